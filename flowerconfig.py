@@ -14,7 +14,7 @@ from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import check_start
 from inference.settings.http_address import bound_socket
 from inference.settings.secret_files import value_or_content
-from tasks.flower_access import login_problem
+from tasks.flower.access import login_problem
 
 # The variables and the command line have been read into `options` already.
 try:
@@ -52,5 +52,5 @@ persistent = True
 db = os.environ.get("FLOWER_DB", str(settings.data_dir / "flower"))
 #: milliseconds
 state_save_interval = 60_000
-#: seconds: each start of a worker has a name of its own, and those that have ended would fill the list
+#: seconds: each start of a worker has a name of its own, and ended ones would fill the list
 purge_offline_workers = 3600

@@ -51,7 +51,7 @@ from inference.launcher.model_commands import add_commands, join_scale, prepare_
 from inference.launcher.probe import add_arguments, run_probe
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
-from inference.metrics.sharing import share_metrics
+from inference.metrics.shared_values import share_metrics
 from inference.runtime.audit import audited_command, command_audit, open_audit_file
 from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.log import configure_logging
@@ -60,8 +60,8 @@ from inference.settings import (
     CONFIG_VARIABLE,
     Settings,
     config_path,
-    effective,
     load_settings,
+    masked_settings,
     read_translated,
     shown_value,
 )
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_services(commands: Any, shared: argparse.ArgumentParser, address: argparse.ArgumentParser) -> None:
-    """Add the commands that serve models, and those that run one part of the service."""
+    """Add the commands that serve models, and the commands that run one part of the service."""
     serve, models = add_commands(commands, shared, address)
     serve.set_defaults(run=_serve)
     models.set_defaults(run=_models)
@@ -130,7 +130,7 @@ def _add_services(commands: Any, shared: argparse.ArgumentParser, address: argpa
 
 
 def _add_maintenance(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Add the commands that show, check or change what is stored."""
+    """Add the commands that show, check or change stored data."""
     check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show the effective settings")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)
@@ -199,9 +199,9 @@ def _keys(options: argparse.Namespace) -> int:
 def _run_api(options: argparse.Namespace) -> int:
     settings = _ready_to_start(options, "api")
     share_metrics()  # before the import of the instruments
-    from api.server import serving
+    from api.server import gunicorn_server
 
-    serving.serve(settings)
+    gunicorn_server.serve(settings)
     return 0
 
 
@@ -252,7 +252,7 @@ def _check_config(options: argparse.Namespace) -> int:
     _show_translation(options.file or _config(options))
     settings = load_settings(options.file or _config(options))
     models = check_everything(settings)
-    print(yaml.safe_dump(effective(settings), sort_keys=False), end="")
+    print(yaml.safe_dump(masked_settings(settings), sort_keys=False), end="")
     for model in models:
         served = ", served" if model.name == models.default_name else ""
         files = ", ".join(file.location for file in model.local_files.values())

@@ -11,7 +11,6 @@ from api.console.files import console_files
 from api.forms.parser import OTHER_PARTS, FormParser, boundary_in
 from api.forms.path_ids import register_id_check
 from api.openapi.document import openapi_document
-from api.request_metrics import RequestMetrics
 from api.routes import batches as batch_routes
 from api.routes import commands as command_routes
 from api.routes import dead_letters as dead_letter_routes
@@ -28,8 +27,9 @@ from api.security.failed_keys import FailedKeys
 from api.security.keys import KeyCheck
 from api.security.middleware import WebSecurity
 from api.security.proxies import TrustedProxies
-from api.server.stopping import SharedFlag
-from api.tracing import RequestTracing
+from api.server.shutdown_flag import SharedFlag
+from api.telemetry.request_metrics import RequestMetrics
+from api.telemetry.tracing import RequestTracing
 from api.v2 import routes as v2_routes
 from api.views.problems import register_error_handlers
 from inference.container import Services

@@ -152,7 +152,7 @@ class Commands:
         return model
 
     def _require_workers(self, model: str) -> dict[str, LoadedModelInfo]:
-        """The workers with this model, and what they have loaded. Raises ServiceUnavailable: there is no such worker."""
+        """The workers with this model, and their loaded versions of it. Raises ServiceUnavailable: there is no such worker."""
         workers = self._workers(model)
         if not workers:
             raise ServiceUnavailable(

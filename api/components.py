@@ -20,7 +20,7 @@ from api.acceptance.webhooks import WebhookPolicy
 from api.commands import Commands
 from api.events.hub import EventHub
 from api.readiness import Readiness
-from api.server.stopping import SharedFlag
+from api.server.shutdown_flag import SharedFlag
 from api.views.problems import public_text
 from inference.container import Services
 from inference.lifecycle.replies import ReplyRouter
@@ -89,7 +89,7 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
             services.objects, services.store, services.settings.uploads, check_free_space=services.free_space.check
         ),
         commands=Commands(
-            services.effective,
+            services.runtime_config,
             services.desired,
             services.presence,
             services.model_files,
@@ -120,7 +120,7 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
         uploads=uploads,
         named_images=NamedImages(services.objects, uploads, settings),
         ids=TaskIds(services.store, max_age_s=settings.uploads.orphan_after_s / 2),
-        configuration=services.effective,
+        configuration=services.runtime_config,
         replies=ReplyRouter(services.redis, services.store, settings.task_store.key_prefix),
         admission=admission,
         webhooks=WebhookPolicy(

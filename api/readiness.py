@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from api.server.stopping import SharedFlag
+from api.server.shutdown_flag import SharedFlag
 from api.views.problems import log_detail
 from inference.container import Services
 from inference.errors import ServiceUnavailable
@@ -20,7 +20,7 @@ _MAX_AGE_S = 1.0
 class Readiness:
     """Checks of the servers that a request needs; they change nothing.
 
-    Anyone may ask, without a key: the servers are asked at most once a second, by one caller, for whom the others wait.
+    Anyone may ask, without a key: the servers are asked at most once a second, by one caller; the others wait for it.
 
     Args:
         clock: monotonic seconds.
@@ -52,7 +52,7 @@ class Readiness:
         services = self._services
         checks: dict[str, Callable[[], object]] = {
             "task_store": services.store.ping,
-            "broker": lambda: services.broker.get_depth(services.effective.now().model().queue),
+            "broker": lambda: services.broker.get_depth(services.runtime_config.now().model().queue),
             "object_store": services.objects.ping,
         }
         if not services.settings.api.ready_without_workers:
@@ -61,7 +61,7 @@ class Readiness:
 
     def _check_model(self) -> None:
         """Raise ServiceUnavailable if no worker has the served model loaded."""
-        served = self._services.effective.now().default_name
+        served = self._services.runtime_config.now().default_name
         workers = self._services.presence.workers()
         if not any(model.name == served for worker in workers for model in worker.models):
             raise ServiceUnavailable(f"no worker has {served} loaded ({len(workers)} workers are up)")

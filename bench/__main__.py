@@ -11,9 +11,9 @@ from typing import Any
 
 from bench import closed_loop, depth, machine, page, report, scaling, servers, targets, workload
 from bench.contenders import Batches, Contender, Naive, Ours
-from bench.measuring import Measurement, Plan, limit, measure, reason
 from bench.peer_contenders import PEERS
 from bench.report import Row
+from bench.rounds import Measurement, Plan, limit, measure, reason
 from bench.workload import ROOT, Workload
 
 _MODELS = ["tiny", "mobilenetv2", "photo"]

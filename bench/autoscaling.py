@@ -50,7 +50,7 @@ _HEADINGS = (
 
 @dataclass(frozen=True)
 class Run:
-    """A load and what became of it."""
+    """A load and its result."""
 
     #: tasks that were accepted
     records: Sequence[TaskRecord | None]
@@ -154,7 +154,7 @@ def run(service: Service, decide: Callable[[int], int], tasks_by_second: Sequenc
     )
 
 
-#: Makes, for a service, what returns the wanted number of workers for the present one.
+#: Makes, for a service, the function from the present number of workers to the wanted one.
 Decide = Callable[[Service], Callable[[int], int]]
 
 

@@ -57,7 +57,7 @@ class Assumptions:
     retention_hours: int = 24
     #: size of a result with 1,000 classes as JSON, bytes
     result_bytes: int = 13_500
-    #: what one partition of Kafka takes, bytes per second
+    #: rate of one partition of Kafka, bytes per second
     partition_bytes_per_s: int = 5_000_000
 
 
@@ -121,7 +121,7 @@ def costs(table: Iterable[Row], model: str, sink: str = "kafka") -> Costs:
 
 
 def installation(images_per_hour: int, cost: Costs, given: Assumptions) -> Installation:
-    """Calculate what a load needs."""
+    """Calculate the needs of a load."""
     per_s = images_per_hour / _SECONDS_PER_HOUR
     apis = _processes(per_s, cost.api_ms, given.utilization)
     workers = _processes(per_s, cost.worker_ms + cost.predictor_ms, given.utilization * given.worker_cores)
@@ -184,7 +184,7 @@ def _rounded(value: float) -> int:
 
 
 def loads_as_markdown(cost: Costs, given: Assumptions, loads: Sequence[int] = LOADS_PER_HOUR) -> str:
-    """Create the table of what each load needs."""
+    """Create the table of the needs of each load."""
     lines = [f"| {' | '.join(_COLUMNS)} |", "| --- |" + " --- |" * (len(_COLUMNS) - 1)]
     for load in loads:
         need = installation(load, cost, given)

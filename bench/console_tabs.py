@@ -1,4 +1,4 @@
-"""`python -m bench.console_tabs`: what tabs of the console that show the queue cost the service.
+"""`python -m bench.console_tabs`: cost of open tabs of the console that show the queue.
 
 Prints the images a second of the model tiny while the tabs are open, divided by those with none, in pairs of bursts whose order
 alternates. A tab is a client of its own that asks `GET /status` as the page does; with `--browser` it is a real one, which also
@@ -20,7 +20,7 @@ import urllib3
 
 from bench import workload
 from bench.contenders import Ours, Request, first_answer
-from bench.measuring import closed
+from bench.rounds import closed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

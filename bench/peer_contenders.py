@@ -97,7 +97,7 @@ class RayServe(Peer):
     telemetry_off: ClassVar[dict[str, str]] = {"RAY_USAGE_STATS_ENABLED": "0"}
 
     def environment(self, workload: Workload, folder: Path) -> dict[str, str]:
-        # a cluster of one machine, on 127.0.0.1; otherwise Ray uses the host's own address, whatever its options say
+        # a cluster of one machine, on 127.0.0.1; otherwise Ray uses the host's own address, against its options
         return super().environment(workload, folder) | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
     def commands(self, workload: Workload, port: int, folder: Path) -> list[Sequence[str]]:

@@ -123,7 +123,7 @@ class Processes:
             process.wait()
 
     def _left_of(self, processes: Sequence[psutil.Process]) -> set[psutil.Process]:
-        """Find the processes that still run, with those that they have started since."""
+        """Find the processes that still run, with all that they have started since."""
         return {process for process in (*processes, *self._alive()) if _is_running(process)}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.closed_loop import Load
-from bench.measuring import Measurement
+from bench.rounds import Measurement
 from bench.workload import BATCH_SIZES, DECODING, LITERT
 
 Row = dict[str, Any]

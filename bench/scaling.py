@@ -12,9 +12,9 @@ from pathlib import Path
 from bench import workload
 from bench.closed_loop import Load
 from bench.contenders import Ours, Request, first_answer
-from bench.measuring import closed, run_module, wait_until_idle
 from bench.processes import Processes
 from bench.report import Row, row
+from bench.rounds import closed, run_module, wait_until_idle
 from bench.workload import Workload
 
 _CLIENTS = 64
@@ -82,11 +82,11 @@ def two_worker_rows(models: Sequence[str], rounds: Sequence[Round]) -> list[Row]
 
 
 def checked_answers(seconds: float) -> list[Row]:
-    """Measure four API processes with a client that checks every answer: see `bench.checking`."""
+    """Measure four API processes with a client that checks every answer: see `bench.answer_check`."""
     (work,) = workload.prepare(["tiny"])
     contender = Ours("embedded-4-api", {}, {"api": {"workers": _API_PROCESSES}})
     with contender.run(work) as running:
-        checked = run_module("bench.checking", str(work.folder), running.request.url, str(_CLIENTS), str(seconds))
+        checked = run_module("bench.answer_check", str(work.folder), running.request.url, str(_CLIENTS), str(seconds))
     answers = checked["answers"]
     return [
         row(

@@ -1,4 +1,4 @@
-"""Real servers: their processes, to count CPU time, and suspension of those that a measurement does not use."""
+"""Real servers: their processes, to count CPU time, and suspension of the servers that a measurement does not use."""
 
 from __future__ import annotations
 

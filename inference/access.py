@@ -17,7 +17,7 @@ OWNER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}"
 
 
 class Role(StrEnum):
-    """Rights of a key. Each includes what its comment says, and nothing else."""
+    """Rights of a key: `predict` for the tasks of its owner, `read` to see everything, `admin` for everything."""
 
     #: accept, list, cancel, replay and erase the tasks of its owner
     PREDICT = "predict"
@@ -65,7 +65,7 @@ class OwnerUse:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of an owner's use; None: no limit. A key's limits apply to what all keys of its owner use together."""
+    """Limits of an owner's use; None: no limit. A key's limits apply to the use of all keys of its owner together."""
 
     requests_per_s: float | None = None
     #: requests that may come at once after a pause; default: those of one second

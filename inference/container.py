@@ -136,7 +136,7 @@ class Services:
         return RolloutStore(self.redis, self.settings.task_store.key_prefix)
 
     @cached_property
-    def effective(self) -> RuntimeConfig:
+    def runtime_config(self) -> RuntimeConfig:
         return RuntimeConfig(self.settings, self.models, self.desired)
 
     def outbox_stats(self, sink: str) -> OutboxStats:

@@ -253,7 +253,7 @@ class PredictionResult:
     top: Sequence[NamedClass] | None = None
     #: of a multi-label model, the labels whose value is at least their threshold, by falling value; None for other models
     labels: Sequence[NamedClass] | None = None
-    #: what the `postprocess` of the model's code returned
+    #: return value of the `postprocess` of the model's code
     custom: Mapping[str, Any] | None = None
 
     @property

@@ -244,7 +244,7 @@ class RateLimited(InferenceError):
     """An owner sends more requests a second than its limit, or an address too many keys that are not valid."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
-    #: what the owner has used; None in an error from another process
+    #: use of the owner; None in an error from another process
     use: OwnerUse | None = None
 
 

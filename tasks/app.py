@@ -11,21 +11,22 @@ from celery.signals import setup_logging
 import celeryconfig
 from inference.runtime.log import configure_logging
 from inference.runtime.private_files import write_privately
-from tasks import celery_variables, flower_access, flower_queues, flower_variables, node_name  # noqa: F401 it is connected to a signal
+from tasks import celery_variables, node_name  # noqa: F401 it is connected to a signal
 from tasks.consumer import control  # noqa: F401 registers its commands
 from tasks.consumer.consumer import unregister_celery_tasks
 from tasks.consumer.step import InferenceStep
+from tasks.flower import access, queues, variables
 from tasks.predict import PredictTask
 
 if celery_variables.is_celery_command():
     write_privately()
 celery_variables.check_celery_options()
 celery_variables.drop_celery_variables()
-flower_variables.drop_service_links()
-if flower_variables.is_flower():
-    flower_variables.check_flower_variables()
-    flower_access.protect_pages()
-    flower_queues.count_messages_of_owners()
+variables.drop_service_links()
+if variables.is_flower():
+    variables.check_flower_variables()
+    access.protect_pages()
+    queues.count_messages_of_owners()
 if celeryconfig.settings.broker.transport == "claiming":
     # Imported only here: the other transport is for a kombu in which the private parts that this module uses have changed.
     from tasks.transport import claiming

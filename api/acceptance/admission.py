@@ -128,22 +128,23 @@ class Admission:
         """
         self._check_stores(sinks)
         figures = self._figures(queue)
-        load = figures.load
-        rate_per_s = self._rate_per_s(load, model, priority)
+        rate_per_s = self._rate_per_s(figures.load, model, priority)
         if not rate_per_s:
             return None
         window = self._max_held_tasks * self._count_workers(model)
         ahead = self._count_open(queue, figures, rate_per_s)
         if ahead and owner:
-            ahead = max(1, min(ahead, load.ahead_of(owner, count, window=window)))
+            ahead = max(1, min(ahead, figures.load.ahead_of(owner, count, window=window)))
         share, share_counted = _SHARES_WITH_TURNS if owner and self._has_turns else (_SHARE, _SHARE_COUNTED)
-        over = ahead + count - _limit(deadline_s, share, load, rate_per_s, is_alone=not ahead)
+        over = ahead + count - _limit(deadline_s, share, figures.load, rate_per_s, is_alone=not ahead)
         if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
-            reason = (
-                f"{_tasks_before(ahead, count)} and {rate_per_s:.1f} a second end: too many for a deadline of {deadline_s:g} s"
-            )
-            raise Overloaded(reason, retry_after_s=self.retry_after_s(queue, over=over, count=count))
-        return Room(max(0, _permitted(deadline_s * share_counted, load, rate_per_s)), window)
+            raise self._overloaded(queue, ahead, count, over=over, rate_per_s=rate_per_s, deadline_s=deadline_s)
+        return Room(max(0, _permitted(deadline_s * share_counted, figures.load, rate_per_s)), window)
+
+    def _overloaded(self, queue: str, ahead: int, count: int, *, over: int, rate_per_s: float, deadline_s: float) -> Overloaded:
+        before = f"{ahead} tasks wait or run" if ahead else f"these are {count} tasks"
+        reason = f"{before} and {rate_per_s:.1f} a second end: too many for a deadline of {deadline_s:g} s"
+        return Overloaded(reason, retry_after_s=self.retry_after_s(queue, over=over, count=count))
 
     def load(self, queue: str) -> QueueLoad:
         """The figures of a queue; they are some tenths of a second old at most."""
@@ -187,7 +188,7 @@ class Admission:
 
         A worker measures its speed at its warm-up. That has the weight of `_WARM_S` seconds of work until some batches of this
         version have ended. It also counts while no task is open: then the tasks that ended show the demand, not the capacity.
-        While workers change the model, the rate is that of the version that runs, times what the workers expect of the next one.
+        While workers change the model, the rate is that of the running version, times the ratio that they expect of the next one.
         """
         if load.change is not None and load.model is not None:
             model = load.model
@@ -232,10 +233,6 @@ class Admission:
 
 def _is_of(loaded: LoadedModelInfo, model: ModelRef) -> bool:
     return (loaded.name, loaded.version, loaded.digest) == (model.name, model.version, model.digest)
-
-
-def _tasks_before(ahead: int, count: int) -> str:
-    return f"{ahead} tasks wait or run" if ahead else f"these are {count} tasks"
 
 
 def _limit(deadline_s: float, share: float, load: QueueLoad, rate_per_s: float, *, is_alone: bool) -> int:

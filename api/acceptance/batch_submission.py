@@ -18,7 +18,7 @@ from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wa
 from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
 from api.security.rate_limit import note_use
-from api.tracing import in_send_span, task_context
+from api.telemetry.tracing import in_send_span, task_context
 from inference.access import Caller
 from inference.domain import BatchRequest, TaskSubmission
 from inference.errors import InferenceError, Overloaded
@@ -195,6 +195,17 @@ class BatchSubmissions:
 
         return [request(one) for one in prepared]
 
+    def _note_refusal(
+        self, error: InferenceError, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], caller: Caller
+    ) -> None:
+        """Remember the refusal, and discard the images, unless the batch `may_be_accepted`; set the time for another try."""
+        self.parts.owner_limits.note(caller, error)
+        if not may_be_accepted(error):
+            discard_all(uploads.values())
+        if isinstance(error, Overloaded):
+            counts = Counter(one.queue for one in prepared)
+            error.retry_after_s = max(self.parts.admission.retry_after_s(queue, count=count) for queue, count in counts.items())
+
     def _accept(
         self,
         batch: BatchRequest,
@@ -219,14 +230,7 @@ class BatchSubmissions:
         except BaseException as error:
             self.parts.replies.forget(waiter)
             if isinstance(error, InferenceError):
-                self.parts.owner_limits.note(caller, error)
-                if not may_be_accepted(error):
-                    discard_all(uploads.values())
-            if isinstance(error, Overloaded):
-                counts = Counter(one.queue for one in prepared)
-                error.retry_after_s = max(
-                    self.parts.admission.retry_after_s(queue, count=count) for queue, count in counts.items()
-                )
+                self._note_refusal(error, prepared, uploads, caller)
             raise
         note_use(accepted.use)
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)

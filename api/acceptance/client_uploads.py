@@ -19,7 +19,7 @@ from inference.errors import ObjectNotFound, PayloadTooLarge
 from inference.runtime.ttl_cache import TtlCache
 from inference.settings import UploadSettings
 from inference.storage import chunk_store
-from inference.storage.incoming import expires_at_ms, incoming_key, new_upload_id
+from inference.storage.client_uploads import expires_at_ms, incoming_key, new_upload_id
 from inference.storage.protocol import ObjectStore
 from inference.task_store import SubmissionStore
 

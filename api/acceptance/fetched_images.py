@@ -19,7 +19,7 @@ class ImageFetcher:
     """
 
     def __init__(self, settings: ImageUrlSettings, *, max_bytes: int) -> None:
-        self._guard = _guard(settings) if settings.enabled else None
+        self._guard = UrlGuard(UrlRules.of(settings)) if settings.enabled else None
         self._max_bytes = max_bytes
 
     def fetch(self, url: ImageUrl) -> bytes:
@@ -51,16 +51,3 @@ class ImageFetcher:
 def _not_fetched(url: ImageUrl, reason: str) -> InvalidRequest:
     detail = f"the image cannot be fetched: {reason}"
     return InvalidRequest(detail, field=url.field, expected="a URL whose answer is the image, with the status 200")
-
-
-def _guard(settings: ImageUrlSettings) -> UrlGuard:
-    return UrlGuard(
-        UrlRules(
-            allow_http=settings.allow_http,
-            ports=settings.ports,
-            hosts=settings.hosts,
-            private_networks=settings.private_networks,
-            connect_timeout_s=settings.connect_timeout_s,
-            timeout_s=settings.timeout_s,
-        )
-    )

@@ -24,7 +24,7 @@ from inference.access import Caller
 from inference.domain import ImageHeader
 from inference.errors import InvalidMetadata, InvalidRequest, ObjectNotFound, ServiceUnavailable, shown
 from inference.settings import Settings
-from inference.storage.incoming import belongs_to, is_incoming
+from inference.storage.client_uploads import belongs_to, is_incoming
 from inference.storage.protocol import ObjectStore, bucket_and_key, is_key, is_of_task, too_large
 
 #: Concurrent fetches from other hosts, whose slowness must not delay the object store's transfers. Each holds an image.

@@ -1,4 +1,4 @@
-"""Limits of owners before anything of a request is stored; the task store counts what they use."""
+"""Limits of owners before anything of a request is stored; the task store counts their use."""
 
 from __future__ import annotations
 

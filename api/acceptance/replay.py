@@ -30,10 +30,6 @@ def read_replay(
         TaskNotFinished: the task waits or runs.
         ImageGone: its image is not kept.
     """
-    if not record.status.is_terminal:
-        raise TaskNotFinished(
-            f"the task is {record.status}", expected="a task that has ended; DELETE cancels a task", task_id=record.task_id
-        )
     image = _image_of(record, images, hold)
     header = record.item.header
     is_raw = header is not None and header.format is ImageFormat.RAW
@@ -58,7 +54,11 @@ def read_replay(
 
 
 def _image_of(record: TaskRecord, images: TaskImages, hold: Callable[[int], None]) -> bytes:
-    """Read the image of a task. Raises ImageGone: it is not kept."""
+    """Read the image of a task that has ended; raises the errors of `read_replay`."""
+    if not record.status.is_terminal:
+        raise TaskNotFinished(
+            f"the task is {record.status}", expected="a task that has ended; DELETE cancels a task", task_id=record.task_id
+        )
     try:
         return images.read(record, hold)
     except ImageNotFound as error:

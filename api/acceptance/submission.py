@@ -14,7 +14,7 @@ from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator, ValidatedRequest
 from api.forms.predict import PredictForm
 from api.security.rate_limit import note_use
-from api.tracing import in_send_span, task_context
+from api.telemetry.tracing import in_send_span, task_context
 from inference.access import Caller
 from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmission
 from inference.errors import InferenceError, Overloaded

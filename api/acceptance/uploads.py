@@ -145,7 +145,7 @@ class Upload:
 
 
 class NamedObject(Upload):
-    """Object that a request only names: it stays where it is, whatever becomes of the request."""
+    """Object that a request only names: it stays where it is, accepted or refused."""
 
     def __init__(self) -> None:
         self.transfer = None

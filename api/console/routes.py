@@ -102,7 +102,7 @@ def _models_of_form(services: Services) -> tuple[str, ...]:
     """Names of all models, the default first; none if the service has keys, since the page is served without one."""
     if services.keys.is_on:
         return ()
-    default = services.effective.now().default_name
+    default = services.runtime_config.now().default_name
     return (default, *(model.name for model in services.models if model.name != default))
 
 

@@ -1,1 +1,1 @@
-"""Event streams: what changes in the task store, for clients that keep a connection open."""
+"""Event streams: changes in the task store, for clients that keep a connection open."""

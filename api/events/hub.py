@@ -22,7 +22,7 @@ from api.events.list_subject import ListSubject
 from api.events.list_updates import INTERVAL_S, RECORDS_CHUNK, STATES_CHUNK, ListUpdates
 from api.events.streams import EventStream, Subject, TaskWatcher
 from api.events.task_subject import TaskSubject
-from api.server.stopping import SharedFlag
+from api.server.shutdown_flag import SharedFlag
 from inference.errors import RateLimited, ServiceUnavailable
 from inference.lifecycle.replies import BatchWaiter
 from inference.lifecycle.task_changes import ChangeSubscription, TaskChanges
@@ -204,7 +204,7 @@ class EventHub:
             return bool(self._streams)
 
     def _read(self, subscription: ChangeSubscription) -> None:
-        """Pass on what has changed since the last call, then let more changes come together."""
+        """Pass on the changes since the last call, then let more changes come together."""
         task_ids = subscription.read(_READ_TIMEOUT_S)
         self._end_on_drain()
         self._refresh(task_id for task_id in dict.fromkeys(task_ids) if task_id in self._watchers)

@@ -186,7 +186,7 @@ class ListEvents:
         return update.events[self._root]
 
     def _joined(self, updates: Sequence[ListUpdate]) -> bytes:
-        """The event for a stream that has missed updates; those that are no longer kept are among the omitted tasks."""
+        """The event for a stream that has missed updates; updates that are no longer kept are among the omitted tasks."""
         different = {task_id for update in updates for task_id in update.task_ids}
         repeated = sum(len(update.task_ids) for update in updates) - len(different)
         return self._event(updates, omitted=updates[-1].total - self._total - repeated - min(len(different), MAX_TASKS))

@@ -24,7 +24,7 @@ from api.forms.predict import (
 )
 from api.forms.preference import Preference, read_preference
 from api.forms.sent_fields import SentFields, read_sent_fields
-from api.forms.spooling import content_of
+from api.forms.spool import content_of
 from inference.errors import InvalidMetadata, InvalidRequest, shown
 
 _METADATA = "one JSON object for all images, or a list with one for each"

@@ -21,7 +21,7 @@ from werkzeug.formparser import FormDataParser
 
 from api.forms.json_body import check_no_json
 from api.forms.known_fields import AS_A_FILE, IMAGE, TEXT_FIELDS
-from api.forms.spooling import Spool, content_of
+from api.forms.spool import Spool, content_of
 from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 from inference.runtime.gevent import let_others_go_on
 

@@ -20,7 +20,7 @@ from api.forms.known_fields import AS_A_FILE, IMAGE, OPTION_NAMES, PREDICT_FIELD
 from api.forms.options import merge_options, read_answer_options, read_deadline_s, read_model, read_priority, read_sinks
 from api.forms.preference import Preference, read_preference
 from api.forms.sent_fields import SentFields
-from api.forms.spooling import content_of
+from api.forms.spool import content_of
 from api.forms.webhook import WebhookChoice, read_webhook
 from inference.broker import USUAL_PRIORITY
 from inference.domain import AnswerOptions

@@ -20,7 +20,7 @@ from api.forms.known_fields import AS_A_FILE, IMAGE, PREDICT_FIELDS, check_known
 from api.forms.options import is_same
 from api.forms.parser import decoded_text
 from api.forms.query import read_query
-from api.forms.spooling import read_spooled
+from api.forms.spool import read_spooled
 from inference.errors import InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 
 #: Fields for which an empty input of an HTML form means "not given". An empty `sinks` is a choice: no sink.

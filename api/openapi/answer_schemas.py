@@ -1,6 +1,6 @@
 """Schemas of the documents in answers.
 
-They describe what `api/views/` writes: the tests' client compares every answer with them. A member that may be missing is
+They describe the output of `api/views/`: the tests' client compares every answer with them. A member that may be missing is
 `NotRequired`. Clients have to ignore members that they do not know, so none of the schemas excludes further members.
 """
 

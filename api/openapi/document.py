@@ -197,7 +197,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 
 def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Merge contents by media type; what both have fits either schema."""
+    """Merge contents by media type; a media type of both fits either schema."""
     both = {kind: {"schema": {"anyOf": [one[kind]["schema"], other[kind]["schema"]]}} for kind in one.keys() & other.keys()}
     return one | other | both
 

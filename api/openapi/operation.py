@@ -66,7 +66,7 @@ _ANY: Problems = (
 )
 #: Problems of requests that web pages of other origins may not send.
 _WRITING: Problems = (CrossOrigin,)
-#: Problems of requests that need a key, and of those that need a certain role.
+#: Problems of requests that need a key, and of requests that need a certain role.
 _KEYED: Problems = (Unauthenticated, RateLimited)
 _OF_ROLES: Problems = (Forbidden,)
 #: Problems of requests that have a path with an id: one that has a slash is another path.

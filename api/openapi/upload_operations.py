@@ -11,7 +11,7 @@ from api.openapi.operation import OF_BODIES, OF_PATHS, Answer, Content, Operatio
 from api.openapi.parts import path_text, query
 from api.security.needed_role import NeededRole
 from inference.errors import ObjectNotFound, StorageFull
-from inference.storage.incoming import UPLOAD_ID_PATTERN
+from inference.storage.client_uploads import UPLOAD_ID_PATTERN
 
 OCTETS = "application/octet-stream"
 

@@ -19,8 +19,8 @@ from api.forms.command import (
     read_command,
 )
 from api.forms.sent_fields import SentFields, read_sent_fields
-from api.security.auditing import audited
 from api.security.caller import caller
+from api.security.request_audit import audited
 from api.views.responses import json_response
 from inference.errors import Forbidden
 

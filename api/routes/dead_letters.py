@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from api.components import components
 from api.forms.query import check_query
 from api.forms.task_query import read_limit
-from api.security.auditing import audited
+from api.security.request_audit import audited
 from api.security.task_access import task_access
 from api.views.responses import json_response
 from api.views.task import task_view, task_views

@@ -1,4 +1,4 @@
-"""Routes of erasures: remove everything of tasks, and ask what other stores have to do still."""
+"""Routes of erasures: remove everything of tasks, and ask for the work that other stores still have."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from flask import Blueprint, Response
 from api.components import components
 from api.forms.query import check_query, read_query
 from api.forms.task_query import read_flag
-from api.security.auditing import audited
 from api.security.caller import caller
+from api.security.request_audit import audited
 from api.security.task_access import task_access
 from api.views.responses import json_response
 from api.views.urls import erasure_url

@@ -1,4 +1,4 @@
-"""Routes of event streams: what happens to a task, a batch, or all tasks, as it happens."""
+"""Routes of event streams: changes of a task, a batch, or all tasks, as they happen."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def batch_events(batch_id: str) -> Response:
 
 @blueprint.get("/events")
 def events() -> Response:
-    """Stream the newest tasks, then those that are accepted or change."""
+    """Stream the newest tasks, then all that are accepted or change."""
     wanted = task_access().narrow(read_event_filter())
     store, hub = components().services.store, components().events
     stream, subject = hub.open(lambda: ListSubject(wanted, store), ListSubject.key_of(wanted), owner=caller().owner)

@@ -25,7 +25,7 @@ def list_models() -> Response:
     """Return all models, without their labels."""
     check_query()
     services = components().services
-    snapshot, workers = services.effective.now(), services.presence.workers()
+    snapshot, workers = services.runtime_config.now(), services.presence.workers()
     return json_response({"models": [model_view(spec, snapshot, workers) for spec in services.models]})
 
 
@@ -41,4 +41,4 @@ def get_model(name: str) -> Response:
     _, proposal = services.desired.read_with_proposal()
     is_changing = proposal is not None and proposal.model == name
     reports = services.desired.reports(proposal.change_id) if proposal and is_changing else None
-    return json_response(model_detail_view(spec, services.effective.now(), workers, reports))
+    return json_response(model_detail_view(spec, services.runtime_config.now(), workers, reports))

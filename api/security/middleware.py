@@ -15,12 +15,12 @@ from typing import Any
 
 import orjson
 
-from api.route_names import route_name
 from api.security.cross_origin import PREFLIGHT_HEADERS, CrossOriginRules
 from api.security.headers import CACHE_CONTROL, CONTENT_POLICY, HSTS, REQUEST_ID
 from api.security.host_check import HostCheck
 from api.security.proxies import Environ, Wsgi
 from api.security.rate_limit import rate_limit_headers
+from api.telemetry.route_names import route_name
 from api.views.problems import error_body
 from inference.errors import InferenceError
 from inference.runtime.log_context import clear_log_fields, current_log_fields, logged_request_id

@@ -1,4 +1,4 @@
-"""Headers `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10): limits of the owner, and what is left."""
+"""Headers `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10): limits of the owner, and their rests."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
     of another owner    admin, read    admin alone
     of no owner         admin, read    admin alone       accepted while the service had no keys
 
-What the caller may not have is answered as an unknown id is, so that no answer tells whether another owner has such a task.
+A task that the caller may not have is answered like an unknown id: no answer tells whether another owner has such a task.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
-from api.request_metrics import count_unreadable_request
 from api.server.access_log import AccessLog
 from api.server.arbiter import END_WORKER
 from api.server.body_budget import BodyBudget
@@ -28,6 +27,7 @@ from api.server.connection_counts import ConnectionCounts
 from api.server.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
 from api.server.line_writer import LineWriter
 from api.server.minimum_pace import HeadPace, Pace, PacedSocket
+from api.telemetry.request_metrics import count_unreadable_request
 from inference.errors import InferenceError
 from inference.metrics.api import http_requests_in_flight
 from inference.runtime.memory import give_memory_back

@@ -70,7 +70,7 @@ class Pace:
 
 
 class HeadPace(Pace):
-    """Limit for a request's head: it must come within `timeout_s` of waiting, whatever its size."""
+    """Limit for a request's head: it must come within `timeout_s` of waiting, at any size."""
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(timeout_s, 0)

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Request, current_app
 
 from api.forms.json_body import read_json
-from api.forms.spooling import read_spooled
+from api.forms.spool import read_spooled
 from api.server.http_messages import holder_of
 from api.v2.compression import check_encoding, inflate
 from inference.errors import InvalidRequest, PayloadTooLarge, shown
@@ -26,7 +26,7 @@ def read_body(request: Request) -> tuple[Any, memoryview]:
 
     Raises:
         InvalidRequest: the JSON or a length is wrong, or the body is not compressed as it says.
-        PayloadTooLarge: the body, or what it inflates to, exceeds a limit.
+        PayloadTooLarge: the body, as sent or inflated, exceeds a limit.
         ServiceUnavailable: the service holds too many bodies already.
         UnsupportedContentEncoding: the body has another encoding than gzip or deflate.
     """

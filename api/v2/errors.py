@@ -1,4 +1,4 @@
-"""Errors as the protocol has them: `{"error": TEXT}`, whatever part of the service raises them."""
+"""Errors as the protocol has them: `{"error": TEXT}`, from every part of the service."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def index() -> Response:
     check_query()
     wanted = read_document(IndexRequest, read_body(request)[0])
     services = components().services
-    snapshot, workers = services.effective.now(), services.presence.workers()
+    snapshot, workers = services.runtime_config.now(), services.presence.workers()
     entries = []
     for spec in services.models:
         has_workers = is_loaded(spec.name, workers)
@@ -129,7 +129,7 @@ def unload(name: str) -> Response:
 
 def _model(name: str, version: str | None = None) -> tuple[ModelSpec, ModelRef]:
     """Return a model and its served version. Raises ModelNotFound: there is no such model, or another version is served."""
-    snapshot = components().services.effective.now()
+    snapshot = components().services.runtime_config.now()
     spec = snapshot.models.get(name)
     model = snapshot.reference(spec)
     if version not in (None, model.version):

@@ -33,5 +33,5 @@ def sentence(known: dict[str, Any]) -> str:
 
 def _last_known(services: Services) -> ConfigSnapshot:
     with contextlib.suppress(ServiceUnavailable):  # the description does not need the task store
-        services.effective.now()
-    return services.effective.last_known()
+        services.runtime_config.now()
+    return services.runtime_config.last_known()

@@ -8,7 +8,7 @@ from inference.domain import ImageFormat, TaskRecord
 from inference.imaging.formats import sniff
 
 _BINARY = "application/octet-stream"
-#: Media type and suffix by format. Of a raw array, the headers have what its bytes do not contain.
+#: Media type and suffix by format. Of a raw array, the headers have shape and dtype, which its bytes do not contain.
 _TYPES = {
     ImageFormat.PNG: ("image/png", "png"),
     ImageFormat.JPEG: ("image/jpeg", "jpg"),

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build(work: Path, to: Path) -> int:
-    """Build the site in an empty folder `work`, and put it into the folder `to`, in place of what was there."""
+    """Build the site in an empty folder `work`, and put it into the folder `to`, in place of its content."""
     pages = [page for section in read_sections(ROOT).values() for page in section]
     copy_pages(ROOT, [HOME, INDEX, *PROJECT, *pages], work / "source")
     _copy_libraries(work / "source/vendor")

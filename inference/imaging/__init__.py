@@ -7,7 +7,7 @@
 - The model's description says whether raw arrays (bytes with shape and dtype) and .npy files are model-ready, or pixels.
 - PNG, JPEG and WebP are always converted and resized. The first frame of an animation is used. EXIF orientation
   is applied, transparency is laid on white, colour profiles are not applied.
-- Pixels have values 0 to 255 whatever the dtype. The description's scale, mean, deviation, channel order and layout are
+- Pixels have values 0 to 255 with any dtype. The description's scale, mean, deviation, channel order and layout are
   applied to them in place, in the slot of the batch: `model_input`. Model-ready arrays stay as they are.
 """
 
@@ -165,7 +165,7 @@ def _out_of_memory() -> ServiceUnavailable:
 
 
 def _refusal(data: bytes, shape: object | None, dtype: object | None, content_type: str | None) -> InferenceError:
-    """Create the error that says what is wrong with bytes of an unknown format."""
+    """Create the error for bytes of an unknown format."""
     if (refusal := refused_content(data)) is not None:
         return refusal
     expected = "shape and dtype in metadata, or a PNG, JPEG, WebP or .npy file"

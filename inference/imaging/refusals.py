@@ -51,7 +51,7 @@ _REFUSED_BRANDS = {
     b"msf1": "HEIF",
 }
 
-#: media types of the accepted formats, and those that name no format
+#: media types of the accepted formats, and media types that name no format
 _ACCEPTED_TYPES = {
     "",
     "application/octet-stream",

@@ -50,7 +50,7 @@ def read_webp(data: bytes | memoryview) -> PictureFile | None:
             if _ends_in_zeros(chunk, size):
                 raise truncated("WebP")
             kept.setdefault(kind, bytes(chunk) + bytes(len(chunk) % 2))
-    # without pixels, the decoder's error says what is wrong, after the check of the size
+    # without pixels, the decoder's error names the fault, after the check of the size
     is_whole = any(pixels in kept for pixels in _PIXELS)
     return PictureFile(size, _file(kept) if is_whole else bytes(view), metadata)
 

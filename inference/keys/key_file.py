@@ -16,7 +16,7 @@ from inference.errors import ConfigurationError, shown
 from inference.keys.entries import Key, KeyDocument, OwnerSettings, OwnerWebhook
 from inference.keys.key_text import KEY_ID_PATTERN
 from inference.settings.documents import read_mapping, read_text
-from inference.settings.showing import explain
+from inference.settings.masked_text import explain
 
 logger = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ class WebhookDefaults:
 
 
 class OwnerWebhooks:
-    """Looks up what holds for the webhooks of an owner's tasks.
+    """Looks up the settings for the webhooks of an owner's tasks.
 
     Args:
-        settings: what holds for tasks without an owner, and for owners without settings of their own.
+        settings: for tasks without an owner, and for owners without settings of their own.
         owner_settings: returns the settings of an owner as they are now; None: no owner has any.
     """
 
@@ -35,7 +35,7 @@ class OwnerWebhooks:
         self._of_service = WebhookDefaults(settings.secrets, settings.url, settings.events)
 
     def of(self, owner: str) -> WebhookDefaults:
-        """Return what holds for this owner.
+        """Return the settings of this owner.
 
         An owner with a secret does not get `webhooks.url`, whose receiver knows the secret of the service alone.
         """

@@ -38,7 +38,7 @@ def add_erase_command(commands: Any, shared: argparse.ArgumentParser) -> argpars
 
 
 def erase_tasks(options: argparse.Namespace, settings: Settings) -> int:
-    """Erase the tasks that the command names; print what was done, and return the exit code."""
+    """Erase the tasks that the command names; print the result, and return the exit code."""
     from inference.container import Services  # noqa: PLC0415 only what a command needs is imported
 
     if bool(options.task_ids) == bool(options.request_id):

@@ -27,7 +27,7 @@ from inference.launcher import embedded_broker
 from inference.runtime.audit import COMMAND_LINE, audit, command_audit, system_identity
 from inference.settings import EMBEDDED, Settings
 from inference.settings.installation import COMMAND
-from inference.settings.showing import explain
+from inference.settings.masked_text import explain
 
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

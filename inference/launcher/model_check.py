@@ -44,7 +44,7 @@ class Trial:
         cost_ms: milliseconds of a batch, by its size.
         memory_mb: resident memory of the process that has it loaded, MiB; None where the system does not tell.
         top: the most likely classes of the photo, the first is the best.
-        custom: what the model's code returned for the photo; None without such code.
+        custom: return value of the model's code for the photo; None without such code.
     """
 
     model: str
@@ -137,7 +137,7 @@ def _decode(photo: bytes, arena: SlotArena, spec: ModelSpec, settings: Settings)
 
 
 def _classify(process: PredictorProcess, spec: ModelSpec) -> tuple[tuple[Guess, ...], dict[str, Any] | None]:
-    """Predict the photo: its classes, and what the model's code returned. Raises PredictionFailed."""
+    """Predict the photo: its classes, and the return value of the model's code. Raises PredictionFailed."""
     predictions = process.predict(spec.name, [0])
     (custom,) = predictions.custom or (None,)
     if isinstance(custom, Failed):

@@ -66,10 +66,16 @@ def add_commands(
     )
     serve.add_argument("models", nargs="+", metavar="MODEL", help=_WHERE)
     models = commands.add_parser("models", help="check a model's file, or write its description")
-    actions = models.add_subparsers(metavar="ACTION", required=True)
+    _add_actions(models.add_subparsers(metavar="ACTION", required=True), [shared, choices])
+    return serve, models
+
+
+def _add_actions(actions: Any, parents: Sequence[argparse.ArgumentParser]) -> None:
+    """Add `check` and `init` to the subparsers of `models`."""
+    raw = argparse.RawDescriptionHelpFormatter
     check = actions.add_parser(
         "check",
-        parents=[shared, choices],
+        parents=parents,
         help="load and time a model, without the service",
         description="Load, warm up and time a model with each runtime, without the service.",
         epilog=_with_command(_CHECK_EXAMPLES),
@@ -80,7 +86,7 @@ def add_commands(
     check.add_argument("--json", action="store_true", help="print JSON")
     init = actions.add_parser(
         "init",
-        parents=[shared, choices],
+        parents=parents,
         help="write the model.yaml of a file to the standard output, to go on with",
         epilog=_with_command(_INIT_EXAMPLES),
         formatter_class=raw,
@@ -88,7 +94,6 @@ def add_commands(
     init.add_argument("models", nargs=1, metavar="MODEL", help=_WHERE)
     check.set_defaults(model_action=check_models)
     init.set_defaults(model_action=init_model)
-    return serve, models
 
 
 def _with_command(examples: str) -> str:
@@ -126,7 +131,7 @@ def join_scale(arguments: Sequence[str]) -> list[str]:
 
 
 def prepare_serving(options: argparse.Namespace, settings: Settings) -> None:
-    """Describe the named models, print what was found, and make them the service's own.
+    """Describe the named models, print their descriptions, and make them the service's own.
 
     Raises:
         ConfigurationError, ServiceUnavailable: see `ServedFiles.read`.

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run_probe(options: argparse.Namespace) -> int:
-    """Ask the part; print what is wrong if it is not healthy. Returns the exit code."""
+    """Ask the part; print the reason if it is not healthy. Returns the exit code."""
     address = _named_address(options) or _configured_address(options)
     if address is None:
         setting = _PARTS[options.part][2]

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from inference.errors import ConfigurationError, ObjectNotFound
-from inference.models.describing import DESCRIPTION_FILE, read_document, read_folder
+from inference.models.description_file import DESCRIPTION_FILE, read_document, read_folder
 from inference.models.files import ModelFiles, file_limits
 from inference.models.inspection.description import Choices, Described, LabelSource, describe
 from inference.models.inspection.facts import ModelFacts
@@ -44,7 +44,7 @@ class NamedModel:
 
     @property
     def summaries(self) -> list[str]:
-        """One line for each model: what is known of it."""
+        """One line for each model, with its known properties."""
         if self.described is not None:
             return [f"{self.specs[0].name}: {self.described.summary}"]
         return [f"{spec.name}: {_summary(spec)}" for spec in self.specs]
@@ -166,7 +166,7 @@ class ServedFiles:
 
 
 def serve_only(models: Sequence[NamedModel], files: ServedFiles) -> None:
-    """Set the variables that make these models the service's own, for this process and those that it starts.
+    """Set the variables that make these models the service's own, for this process and its children.
 
     Args:
         files: have read them.

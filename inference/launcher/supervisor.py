@@ -1,4 +1,4 @@
-"""Supervisor of the service's child processes: starts and stops them in order, and restarts those that die."""
+"""Supervisor of the service's child processes: starts and stops them in order, and restarts any that die."""
 
 from __future__ import annotations
 

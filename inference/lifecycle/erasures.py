@@ -2,7 +2,7 @@
 
     record store (script `erase`) ──▶ waiting messages, rejected messages ──▶ objects ──▶ sinks (by the relay, in their outboxes)
 
-The first step is atomic and orders all others, so a crash after it only delays them: the relay does what is left.
+The first step is atomic and orders all others, so a crash after it only delays them: the relay does the rest.
 """
 
 from __future__ import annotations

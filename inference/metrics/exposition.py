@@ -8,13 +8,13 @@ from prometheus_client.registry import Collector
 from inference.metrics.process_figures import ProcessFigures
 from inference.metrics.process_files import SharedInstruments
 from inference.metrics.registry import INSTRUMENTS
-from inference.metrics.sharing import shared_folder
+from inference.metrics.shared_values import shared_folder
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 def exposition(*collectors: Collector) -> bytes:
-    """Return the instruments of this process, or of all processes that share a folder with it, and what is read now.
+    """Return the instruments of this process, or of all processes that share a folder with it, and the figures that are read now.
 
     Args:
         collectors: read in addition to the figures of the process: a `ServiceMetrics` of inference/status.

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from inference import __version__
 
-#: The process that first imported this module; of the API, that is the parent of those that serve requests.
+#: The process that first imported this module; of the API, that is the parent of the processes that serve requests.
 _MAIN_PID = os.getpid()
 _PROC = Path("/proc")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")

@@ -11,7 +11,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from inference.metrics.sharing import shared_folder
+from inference.metrics.shared_values import shared_folder
 from inference.runtime.file_lock import file_lock
 
 logger = logging.getLogger(__name__)

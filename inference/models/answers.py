@@ -1,4 +1,4 @@
-"""From a model's values for one image to the result of its task: class, labels over their thresholds, top classes."""
+"""Conversion of a model's values for one image to the result of its task: class, labels over their thresholds, top classes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AnswerBuilder:
         Args:
             vector: (classes,) float32, finite.
             top_k: the number of classes in `top`, at most all; None: the description's `top_k`.
-            custom: the JSON text of what the model's code returned.
+            custom: the return value of the model's code, as JSON text.
         """
         result = PredictionResult.from_vector(vector, self._labels)
         result.threshold = self._described_threshold(result.class_index)

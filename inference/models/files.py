@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 
 from inference.errors import ConfigurationError, ObjectNotFound
+from inference.models.archives import ModelFileLimits
 from inference.models.digests import content_sha256, file_sha256, lines_sha256
 from inference.models.labels import read_labels
 from inference.models.locations import AllowedPlaces, FileLocation
@@ -14,7 +15,6 @@ from inference.models.model_code import PREPROCESS, CodeLocation, find_methods
 from inference.models.object_cache import ObjectCache
 from inference.models.pixel_scaling import NO_SCALE
 from inference.models.spec import ChannelOrder, LocalFile, ModelDescription, ModelSpec, threshold_problem
-from inference.models.unpacking import ModelFileLimits
 from inference.settings import Settings
 from inference.storage.protocol import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
 

@@ -16,7 +16,7 @@ import h5py  # type: ignore[import-untyped]
 from h5py import h5a, h5d, h5o, h5z
 
 from inference.errors import shown_name
-from inference.models.unpacking import ModelFileLimits, is_expanded
+from inference.models.archives import ModelFileLimits, is_expanded
 
 #: Limit of groups, of datasets, and of attributes of one object: far more than any model has.
 _MAX_OBJECTS = 100_000

@@ -25,9 +25,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from inference.errors import ConfigurationError, ServiceUnavailable
+from inference.models.archives import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, unpack
 from inference.models.digests import file_sha256
 from inference.models.locations import FileLocation
-from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, unpack
 from inference.runtime.durable_files import make_folders, replace_durably, write_durably
 from inference.runtime.file_lock import file_lock
 from inference.storage.protocol import ObjectReader
@@ -79,7 +79,7 @@ class ObjectCache:
         """Return the folder with the content of `archive`, a zip file with this digest.
 
         Raises:
-            ConfigurationError: it is not a zip file, it is refused (`unpacking`), or the cache is not writable.
+            ConfigurationError: it is not a zip file, it is refused (`archives`), or the cache is not writable.
         """
         folder = self._folder / sha256 / "unpacked"
         try:

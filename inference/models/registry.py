@@ -8,7 +8,7 @@ from typing import Any
 
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError, ModelNotFound, ObjectNotFound, shown
-from inference.models.describing import read_document, read_folder
+from inference.models.description_file import read_document, read_folder
 from inference.models.files import ModelFiles
 from inference.models.spec import ModelDescription, ModelSpec
 from inference.settings import Settings

@@ -26,10 +26,10 @@ from pydantic import (
 )
 
 from inference.errors import shown
+from inference.models.archives import DEFAULT_LIMITS
 from inference.models.locations import FileLocation
 from inference.models.model_code import CodeLocation
 from inference.models.pixel_scaling import IMAGENET, NO_SCALE, ChannelValues, PixelScaling, Scale
-from inference.models.unpacking import DEFAULT_LIMITS
 from inference.settings.model_fields import Label, ModelName
 
 #: Keys of a description that name files, in their order in the model's digest.
@@ -63,7 +63,7 @@ class RawArrays(StrEnum):
 
 class Resize(StrEnum):
     CENTER_CROP = "center_crop"  #: crop the central square (times `crop_fraction`), then resize
-    STRETCH = "stretch"  #: resize the whole picture, whatever its aspect ratio
+    STRETCH = "stretch"  #: resize the whole picture, at any aspect ratio
 
 
 class Interpolation(StrEnum):
@@ -90,7 +90,7 @@ class Activation(StrEnum):
 
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
-    NONE = "none"  #: the outputs are answered as they are, whatever they mean
+    NONE = "none"  #: the outputs are answered as they are
 
 
 class Task(StrEnum):
@@ -130,7 +130,7 @@ def threshold_problem(threshold: Threshold, labels: tuple[str, ...]) -> str:
 class InputSpec(_Strict):
     """Input of the model's graph for one image, and the way from pixels to it."""
 
-    #: height, width, channels in pixels, whatever the layout; channels is 1 or 3
+    #: height, width, channels in pixels, with any layout; channels is 1 or 3
     shape: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Literal[1, 3]]
     layout: Layout = Layout.NHWC
     channel_order: ChannelOrder = ChannelOrder.RGB

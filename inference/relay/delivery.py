@@ -123,7 +123,7 @@ class Relay:
             self._held += self._outbox.take(policy.batch_size + 1 - len(self._held), block_ms=1)
 
     def _deliver(self) -> None:
-        """Write the held results, then erase. Raises SinkUnavailable, ServiceUnavailable; what is left is then still held."""
+        """Write the held results, then erase. Raises SinkUnavailable, ServiceUnavailable; the rest is then still held."""
         self._deliver_results([entry for entry in self._held if entry.erasure is None])
         self._erase_results([entry for entry in self._held if entry.erasure is not None])
 

@@ -14,8 +14,8 @@ from inference.container import Services
 from inference.lifecycle.dead_letters import DeadLetters
 from inference.lifecycle.erasures import erase_objects_left
 from inference.relay.delivery import Relay, RelayPolicy
+from inference.relay.expired_uploads import IncomingUploads
 from inference.relay.health import RelayHealth, Runner
-from inference.relay.incoming import IncomingUploads
 from inference.relay.late_images import LateImages
 from inference.relay.orphans import Orphans
 from inference.relay.sweeper import Sweeper, SweepPolicy

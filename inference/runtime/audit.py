@@ -36,7 +36,7 @@ def audit(what: str, *, who: Mapping[str, str], source: str, target: str, outcom
 
     Args:
         what: kind of the event, such as `key.create`.
-        who: from `caller_identity` or `system_identity`; of a refused key the id that it claims, as `key_id`.
+        who: from `caller_identity` or `system_identity`; of a refused key its claimed id, as `key_id`.
         source: address of the client, or `COMMAND_LINE`.
         target: the task, model, key or other object that it is about.
         outcome: `done`, or the code or reason of a refusal.

@@ -78,7 +78,7 @@ class FreeSpace:
             yield f"the task store is nearly full: it uses {used // _MB} of {limit // _MB} MiB"
 
     def free_bytes(self) -> dict[str, int]:
-        """Return the free bytes on the disk of each folder, by the name of its content; without those that are unknown."""
+        """Return the free bytes on the disk of each folder, by the name of its content; without unknown ones."""
         free = {name: _free_bytes(folder) for name, folder in self._folders.items()}
         return {name: count for name, count in free.items() if count is not None}
 

@@ -1,6 +1,6 @@
 """Text of log lines: without secrets, without image bytes, and safe to show on a terminal.
 
-The service logs none of them itself, but libraries quote in their errors and at the level DEBUG what they were given.
+The service logs none of them itself, but libraries quote their arguments in errors and at the level DEBUG.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from inference.settings.masking import MASK
 
 #: Longest message or exception: it may quote data that an unknown client sent.
 _MAX_CHARACTERS = 8_000
-#: Characters in which secrets are looked for: the rest is cut before. More than what is logged: half a secret would not be found.
+#: Characters in which secrets are looked for: the rest is cut before. More than a line has: half a secret would not be found.
 _READ_CHARACTERS = 64_000
 #: Line ends, terminal commands, and marks that change the direction or the lines of the text after them.
 _UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")

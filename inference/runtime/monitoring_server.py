@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 #: Connections that are served concurrently; further ones are closed at once.
 _MAX_CONNECTIONS = 16
-#: Time after which a connection is closed, whatever its client does, seconds.
+#: Time after which a connection is closed in any case, seconds.
 _MAX_CONNECTION_S = 10.0
 #: Interval of the search for such connections, seconds.
 _CHECK_INTERVAL_S = 0.5

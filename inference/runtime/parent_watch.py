@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def live_for_parent() -> None:
-    """Ignore signals for a stop, and end this process within a second of its parent's end, whatever its threads do.
+    """Ignore signals for a stop, and end this process within a second of its parent's end, with its threads.
 
     The parent decides when this process ends: Ctrl-C or a stop of the process group must not interrupt a batch, and a call
     that hangs would not notice a closed socket.

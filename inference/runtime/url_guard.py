@@ -20,12 +20,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from email.message import Message
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import ssrfguard
 
 from inference import __version__
+from inference.settings.client_url_section import ClientUrlSection
 
 #: The default port of each scheme.
 _PORTS = {"http": 80, "https": 443}
@@ -33,7 +34,7 @@ _PORTS = {"http": 80, "https": 443}
 _MAX_ATTEMPTS = 3
 #: A last label as in 0x7f.1 or 127.0.0.0x1, which getaddrinfo reads as a number (WHATWG URL, "ends in a number").
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]*|[0-9]+)")
-#: Characters of a path and a query that stay as they are; others, such as those that are not ASCII, are percent-encoded.
+#: Characters of a path and a query that stay as they are; others, such as all outside ASCII, are percent-encoded.
 _SAFE = "/%?:@!$&'()*+,;=[]"
 _CHUNK_BYTES = 2**16
 
@@ -85,6 +86,18 @@ class UrlRules:
     connect_timeout_s: float = 5
     timeout_s: float = 15
 
+    @classmethod
+    def of(cls, section: ClientUrlSection) -> Self:
+        """Return the rules of a section of the settings."""
+        return cls(
+            section.allow_http,
+            section.ports,
+            section.hosts,
+            section.private_networks,
+            section.connect_timeout_s,
+            section.timeout_s,
+        )
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -122,7 +135,7 @@ class UrlGuard:
         self._resolver = resolver
 
     def check(self, url: str) -> str:
-        """Check what can be checked without the network: scheme, host, port, and an address in the place of a name.
+        """Check everything that needs no network: scheme, host, port, and an address in the place of a name.
 
         Returns HOST:PORT in lower case, with the port that the URL leaves out.
 
@@ -137,7 +150,7 @@ class UrlGuard:
         return self._request("POST", url, body, headers, max_bytes=None)
 
     def fetch(self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None) -> Answer:
-        """GET `url`; return the answer, whatever its status.
+        """GET `url`; return the answer, with any status.
 
         Raises:
             UrlRefused, UrlUnreachable.

@@ -6,9 +6,10 @@ line. Relative paths are relative to the working directory.
 
 from inference.settings.broker_section import EMBEDDED, BrokerSettings
 from inference.settings.image_sections import ImageUrlSettings, UploadSettings
+from inference.settings.loader import config_path, load_settings, read_translated
 from inference.settings.log_section import LogSettings
+from inference.settings.masked_text import masked_settings
 from inference.settings.masking import shown_value
-from inference.settings.reading import config_path, load_settings, read_translated
 from inference.settings.s3_section import S3Settings
 from inference.settings.schema import (
     ApiSettings,
@@ -18,7 +19,6 @@ from inference.settings.schema import (
     SinkName,
     WorkerSettings,
 )
-from inference.settings.showing import effective
 from inference.settings.sink_sections import KafkaSettings, MongodbSettings, OutboxSettings
 from inference.settings.tracing_section import TracingSettings
 from inference.settings.variables import CONFIG_VARIABLE
@@ -44,8 +44,8 @@ __all__ = [
     "WebhookSettings",
     "WorkerSettings",
     "config_path",
-    "effective",
     "load_settings",
+    "masked_settings",
     "read_translated",
     "shown_value",
 ]

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from inference.settings import addresses, web_origins
-from inference.settings.value_checks import RetentionHours, Seconds, Section, or_none
+from inference.settings import addresses
+from inference.settings.client_url_section import ClientUrlSection
+from inference.settings.value_checks import RetentionHours, Section, or_none
 
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
 
@@ -38,19 +39,7 @@ class UploadSettings(Section):
     min_free_disk_mb: int = Field(default=512, ge=0, le=2**40)
 
 
-class ImageUrlSettings(Section):
+class ImageUrlSettings(ClientUrlSection):
     """Images that requests name by https:// URLs: the API fetches them."""
 
     enabled: bool = False
-    #: also URLs without TLS
-    allow_http: bool = False
-    #: ports that a URL may have; none: 443, and 80 if `allow_http`
-    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
-    #: hosts that a URL may have, `*.NAME` for all names below NAME; none: any
-    hosts: tuple[Annotated[str, AfterValidator(web_origins.url_host)], ...] = ()
-    #: networks that may be reached though they are not public, such as 10.1.0.0/16
-    private_networks: tuple[Annotated[str, AfterValidator(web_origins.network)], ...] = ()
-    #: for the connection, seconds
-    connect_timeout_s: Seconds = 5
-    #: for a whole image, seconds
-    timeout_s: Seconds = 15

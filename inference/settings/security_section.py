@@ -1,4 +1,4 @@
-"""Section of keys: who may call the service."""
+"""Section of keys, which say who may call the service."""
 
 from __future__ import annotations
 

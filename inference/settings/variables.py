@@ -9,7 +9,7 @@ from typing import get_args
 
 from pydantic import BaseModel, SecretStr
 
-from inference.settings.renamed import RENAMED, RENAMED_SECTIONS
+from inference.settings.renamed_keys import RENAMED, RENAMED_SECTIONS
 from inference.settings.schema import Settings
 
 PREFIX = "INFERENCE_"

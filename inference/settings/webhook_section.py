@@ -6,10 +6,10 @@ import base64
 import binascii
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, SecretStr, model_validator
 
-from inference.settings import web_origins
-from inference.settings.value_checks import Count, Few, Seconds, Section, secret_validator
+from inference.settings.client_url_section import ClientUrlSection
+from inference.settings.value_checks import Count, Few, Seconds, secret_validator
 from inference.webhook import WebhookEvent
 
 _PREFIX = "whsec_"
@@ -42,7 +42,7 @@ WebhookSecret = Annotated[SecretStr, secret_validator(_check_secrets)]
 WebhookEvents = Annotated[tuple[WebhookEvent, ...], AfterValidator(_not_empty)]
 
 
-class WebhookSettings(Section):
+class WebhookSettings(ClientUrlSection):
     """Events about tasks for URLs that requests name. Off, unless there is a `secret`."""
 
     #: secret that signs the events: `whsec_` and base64; several with spaces between them: each event is signed with all
@@ -51,18 +51,6 @@ class WebhookSettings(Section):
     url: str | None = None
     #: events of requests that name none
     events: WebhookEvents = tuple(WebhookEvent)
-    #: also URLs without TLS
-    allow_http: bool = False
-    #: ports that a URL may have; default: 443, and 80 if `allow_http`
-    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
-    #: hosts that a URL may have, `*.NAME` for all names below NAME; default: any
-    hosts: tuple[Annotated[str, AfterValidator(web_origins.url_host)], ...] = ()
-    #: networks that may be reached though they are not public, such as 10.1.0.0/16
-    private_networks: tuple[Annotated[str, AfterValidator(web_origins.network)], ...] = ()
-    #: for the connection to a receiver, seconds
-    connect_timeout_s: Seconds = 5
-    #: for a whole request to a receiver, seconds
-    timeout_s: Seconds = 15
     #: pause before the second attempt, seconds; each further pause is four times as long, up to `max_backoff_s`
     backoff_s: Seconds = 5
     max_backoff_s: Seconds = 21_600

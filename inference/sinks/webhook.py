@@ -33,16 +33,8 @@ _MAX_SIGNERS = 1000
 
 def webhook_guard(settings: WebhookSettings) -> UrlGuard:
     """Return the guard of webhooks' URLs. Raises ConfigurationError."""
-    rules = UrlRules(
-        settings.allow_http,
-        settings.ports,
-        settings.hosts,
-        settings.private_networks,
-        settings.connect_timeout_s,
-        settings.timeout_s,
-    )
     try:
-        guard = UrlGuard(rules)
+        guard = UrlGuard(UrlRules.of(settings))
         if settings.url is not None:
             guard.check(settings.url)
     except UrlRefused as error:
@@ -79,7 +71,7 @@ class WebhookSender:
         self._signer = lru_cache(maxsize=_MAX_SIGNERS)(Signer)
 
     def send(self, url: str, webhook_id: str, body: bytes, *, owner: str = "", trace: str = "") -> WebhookAnswer:
-        """Make one attempt; `webhook_id` is the same in each. No error is raised for what a receiver or a network does.
+        """Make one attempt; `webhook_id` is the same in each. Failures of a receiver or a network raise no error.
 
         An event is not sent without a signature: it waits while its owner has no secret.
 

@@ -42,7 +42,7 @@ class _StoreFigures:
 
 
 class ServiceMetrics(Collector):
-    """Collector of the metrics. A store that is down has `store_up` 0; what would be read from it is missing.
+    """Collector of the metrics. A store that is down has `store_up` 0, and its figures are missing.
 
     Args:
         clock: in seconds.

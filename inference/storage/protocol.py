@@ -85,7 +85,7 @@ class ChunkStore(Protocol):
     def put_chunks(self, key: str, chunks: Iterable[bytes]) -> None:
         """Store an object as a whole when all its pieces have come; if `chunks` raises, nothing is stored.
 
-        Raises ServiceUnavailable, and what `chunks` raises.
+        Raises ServiceUnavailable, and the errors of `chunks`.
         """
 
 

@@ -174,7 +174,7 @@ class S3ObjectStore:
 
     @contextmanager
     def _missing_is_not_found(self, bucket: str, key: str) -> Iterator[None]:
-        """Raise ObjectNotFound for what is missing, and for what the user may not read in another bucket than the service's."""
+        """Raise ObjectNotFound for missing objects, and for objects in other buckets that the user may not read."""
         try:
             yield
         except S3Error as error:

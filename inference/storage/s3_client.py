@@ -77,7 +77,7 @@ class RoleCredentials(Provider):
             http_client=_pool(settings, connections=1, has_authorities=settings.role_endpoint is not None),
         )
         self._lock = threading.Lock()
-        self._breaker = Breaker(PAUSE_S, is_timeout=lambda _: True)  # any failure: those who wait must not repeat it in turn
+        self._breaker = Breaker(PAUSE_S, is_timeout=lambda _: True)  # any failure: waiting callers must not repeat it in turn
 
     def retrieve(self) -> Credentials:
         """Return the keys. Raises MinioException, urllib3.exceptions.HTTPError, ServerIsSilentError: there are none now."""

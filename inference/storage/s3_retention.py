@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 #: Id of this service's rule among the lifecycle rules of the bucket.
 RETENTION_RULE_ID = "inference-uploads-retention"
 
-#: Error codes of stores without lifecycle rules, with rules of another form, or with users who may not set them.
+#: Error codes of stores without lifecycle rules, with rules of another form, or with users without the right to set them.
 _NO_RULES = {"NotImplemented", "MethodNotAllowed", "MalformedXML", "InvalidArgument", "InvalidRequest", "AccessDenied"}
 _HOURS_A_DAY = 24
 #: Days before the end of the retention in which the rule may have left uploads: it rounds up, and acts at midnight.

@@ -89,7 +89,7 @@ class Outbox:
         return _parse(answer[1])
 
     def find_results_before(self, orders: Iterable[OutboxEntry]) -> set[str]:
-        """Return the ids of those tasks whose results are still in the outbox, before the order to erase them."""
+        """Return the ids of the tasks whose results are still in the outbox, before the order to erase them."""
         sought = {order.task_id: _number(order.entry_id) for order in orders if order.erasure and order.erasure.is_pending}
         found: set[str] = set()
         start = b"-"

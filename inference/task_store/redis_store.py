@@ -160,7 +160,7 @@ class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
         fingerprint: str,
         entries: bytes = b"",
     ) -> tuple[bytes, str, int, OwnerUse | None]:
-        """Accept tasks, or find what was accepted before.
+        """Accept tasks, or find the ones accepted before.
 
         Returns the state, the id of the task or batch, the bytes of all inline images, and the use of the owner if there is one.
         """
@@ -179,9 +179,7 @@ class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
             raise limit_error(found.decode(), limits, use)
         if state in {b"overloaded", b"late"}:
             model = next(request.model.name for request in requests if request.queue == found.decode())
-            full = f"no more than {max_queue_depth} tasks may wait for {model}"
-            late = f"too many tasks of {model} come before this request: it could not end before its deadline"
-            raise Overloaded(full if state == b"overloaded" else late)
+            raise _overloaded(state, model, max_queue_depth)
         if state == b"conflict":
             raise _known(found, b"").conflict()
         if state == b"taken":
@@ -372,6 +370,12 @@ class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
     @property
     def _lease_ms(self) -> int:
         return in_ms(self._policy.lease_s)
+
+
+def _overloaded(state: bytes, model: str, max_queue_depth: int) -> Overloaded:
+    full = f"no more than {max_queue_depth} tasks may wait for {model}"
+    late = f"too many tasks of {model} come before this request: it could not end before its deadline"
+    return Overloaded(full if state == b"overloaded" else late)
 
 
 def _known(subject: bytes, fingerprint: bytes) -> KnownKey:

@@ -1,4 +1,4 @@
-"""Lua scripts of the task store (`lua/`), each with what it uses of the prelude. Their first key is the prefix of all keys."""
+"""Lua scripts of the task store (`lua/`), each with its parts of the prelude. Their first key is the prefix of all keys."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class SubmissionStore(TaskReader, Protocol):
         """Return the number of events that wait for a receiver."""
 
     def get_owner_use(self, owner: str) -> OwnerUse:
-        """Return what an owner has used, and how many open tasks it has."""
+        """Return the use of an owner, and its number of open tasks."""
 
 
 class WorkerStore(TaskReader, Protocol):
@@ -264,7 +264,7 @@ class DeliveryStore(TaskReader, Protocol):
 
 
 class WebhookStore(TaskReader, Protocol):
-    """Hands out events of webhooks, and notes what became of them."""
+    """Hands out events of webhooks, and notes their delivery."""
 
     def claim_webhooks(self, *, lease_s: float, limit: int, per_receiver: int, in_flight: Mapping[str, int]) -> list[str]:
         """Lease due events to the caller, and return the ids of their tasks.
@@ -303,9 +303,9 @@ class ErasureStore(TaskReader, Protocol):
     """Erases tasks."""
 
     def erase(self, task_ids: Sequence[str], *, erasure_id: str, owner: str, object_keys: Sequence[str]) -> list[str]:
-        """Remove all that this store has of tasks in one step, and order what other stores have to do.
+        """Remove all that this store has of tasks in one step, and order the work of other stores.
 
-        A task that has not ended is canceled, so what its worker does comes to nothing. Whoever waits for it gets TaskCanceled. A
+        A task that has not ended is canceled, so its worker's result is dropped. Waiting callers get TaskCanceled. A
         sink gets its orders through its outbox, behind the results; the objects are listed by `list_object_erasures`.
 
         Args:
@@ -314,7 +314,7 @@ class ErasureStore(TaskReader, Protocol):
             object_keys: the objects of the tasks.
 
         Returns:
-            The ids of those that had a record.
+            The ids of the tasks that had a record.
         """
 
     def get_erasure(self, erasure_id: str) -> ErasureProgress:

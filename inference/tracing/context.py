@@ -55,5 +55,5 @@ def trace_id_of(context: str) -> str:
 
 
 def is_sampled(context: str) -> bool:
-    """Return whether the trace is kept: the one who began it decided that."""
+    """Return whether the trace is kept: its beginner decided that."""
     return bool(context) and bool(int(context[53:55], 16) & _SAMPLED)

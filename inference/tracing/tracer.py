@@ -1,7 +1,7 @@
-"""Tracer of one process: starts spans, and sends those that have ended to a collector.
+"""Tracer of one process: starts spans, and sends ended ones to a collector.
 
 Only spans of traces that are kept exist: `start` returns None for others. A trace of a caller is kept if the caller keeps it, and
-`tracing.sample_ratio` of those that begin here. A batch has a trace of its own, which is kept if one of its items is.
+`tracing.sample_ratio` of the traces that begin here. A batch has a trace of its own, which is kept if one of its items is.
 
 Spans are sent in the background. A collector that is down or slow delays nothing: spans that find no room are dropped.
 """

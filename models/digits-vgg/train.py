@@ -1,4 +1,4 @@
-"""Train the two models of configurations/config.json: small VGGs in the form of the seed's service, Keras 2's JSON and H5.
+"""Train the two models of configurations/config.json: small VGGs in the form of ROHE's Inference Service, Keras 2's JSON and H5.
 
     pip install --no-deps tf-keras==2.21.0    # Keras 2; nothing else here needs it
     python models/digits-vgg/train.py

@@ -43,7 +43,7 @@ class Split(NamedTuple):
 
 
 def load_split() -> Split:
-    """The digits, cut the same way every time: what is held out was never seen in training."""
+    """The digits, cut the same way every time: the held-out ones were never seen in training."""
     digits = load_digits()
     pixels = (digits.images * (PIXEL_RANGE / DIGITS_RANGE)).astype(np.float32)[..., np.newaxis]
     images, held_out_images, labels, held_out_labels = train_test_split(

@@ -107,7 +107,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def _rebuild_tensor_v2(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _View:
-    """Stands in for torch._utils._rebuild_tensor_v2; what is left out (gradients, hooks) is not part of the weights."""
+    """Stands in for torch._utils._rebuild_tensor_v2; the left-out parts (gradients, hooks) are not part of the weights."""
     view = _View(storage, offset, shape, strides)
     if not view.is_inside_storage:
         raise TorchFileError(f"a tensor of shape {shape} lies outside its storage")

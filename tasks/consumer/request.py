@@ -28,7 +28,7 @@ class ItemsFailed(Exception):
 
 
 class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
-    """Reports to Celery what happens to the message in the pipeline. `terminate` cancels the tasks and kills no process.
+    """Reports the message's events in the pipeline to Celery. `terminate` cancels the tasks and kills no process.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: it is not a message of Celery's protocol 2.

@@ -40,7 +40,7 @@ def _shutdown(error: InferenceError) -> WorkerShutdown:
 
 
 def _load_models(services: Services, queues: Collection[str]) -> ModelRegistry:
-    """Check what the worker needs, and return the models of its queues.
+    """Check the needs of the worker, and return the models of its queues.
 
     Raises:
         WorkerShutdown: a check failed, or no queue is the queue of a model; the reason is logged.

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from inference.domain import Outcome, TaskStatus
 from inference.errors import (
@@ -20,27 +19,20 @@ from inference.errors import (
     TaskNotFound,
 )
 from inference.lifecycle.task_log import ExpiryLog, some_of
-from inference.metrics.worker import ModelInstruments
 from inference.models.answers import AnswerBuilder
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
 from inference.models.predictor.protocol import CustomResult, Failed
 from inference.models.probabilities import described
-from inference.models.spec import ModelSpec
 from inference.runtime.log_context import log_context
 from inference.runtime.loop_watch import TURN_LIMIT_S
-from inference.task_store.stores import WorkerStore
-from tasks.pipeline.batch_times import BatchTimes
 from tasks.pipeline.batcher import Batcher
-from tasks.pipeline.clock import StoreClock
 from tasks.pipeline.commit import Committer, Finished
+from tasks.pipeline.context import StageContext
 from tasks.pipeline.fetch import Fetcher
-from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
+from tasks.pipeline.jobs import Ending, ItemEnd, Job
 from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
 from tasks.pipeline.tracing import BatchSpan
-
-if TYPE_CHECKING:
-    from inference.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -58,47 +50,39 @@ class BatchRunner(Stage):
     Args:
         committer: gets the outcomes; if a next batch is ready, they are committed in the round trip that starts it.
         move_to_dead_letters: gets jobs that are out of attempts.
-        tracer: None while traces are off.
     """
 
     name = "batch"
 
     def __init__(
         self,
+        context: StageContext,
         *,
-        spec: ModelSpec,
         predictor: Predictor,
         arena: SlotArena,
         fetcher: Fetcher,
-        store: WorkerStore,
-        holder: str,
-        held: HeldJobs,
         policy: BatchPolicy,
         committer: Committer,
         move_to_dead_letters: Callable[[Job], None],
-        clock: StoreClock,
-        times: BatchTimes,
-        instruments: ModelInstruments,
         turn_limit_s: float = TURN_LIMIT_S,
-        tracer: Tracer | None = None,
     ) -> None:
         super().__init__(turn_limit_s=turn_limit_s)
         self.ready = Batcher()
-        self._spec = spec
-        self._answers = AnswerBuilder(spec)
+        self._spec = context.spec
+        self._answers = AnswerBuilder(context.spec)
         self._predictor = predictor
         self._arena = arena
         self._fetcher = fetcher
-        self._store = store
-        self._holder = holder
-        self._held = held
+        self._store = context.store
+        self._holder = context.holder
+        self._held = context.held
         self._policy = policy
         self._committer = committer
         self._move_to_dead_letters = move_to_dead_letters
-        self._clock = clock
-        self._times = times
-        self._tracer = tracer
-        self._instruments = instruments
+        self._clock = context.clock
+        self._times = context.times
+        self._tracer = context.tracer
+        self._instruments = context.instruments
         self._expired = ExpiryLog()
         #: jobs that have ended and are not committed yet
         self._finished: list[Finished] = []

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from inference.domain import Outcome
 from inference.errors import ServiceUnavailable
-from inference.metrics.worker import ModelInstruments
 from inference.task_store.protocol import Commit
-from inference.task_store.stores import WorkerStore
+from tasks.pipeline.context import StageContext
 from tasks.pipeline.intake import drain
-from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
+from tasks.pipeline.jobs import Ending, ItemEnd, Job
 from tasks.pipeline.stage import Stage
 
 
@@ -32,13 +31,13 @@ class Committer(Stage):
 
     name = "commit"
 
-    def __init__(self, store: WorkerStore, holder: str, held: HeldJobs, instruments: ModelInstruments) -> None:
+    def __init__(self, context: StageContext) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Finished] = queue.SimpleQueue()
-        self._store = store
-        self._holder = holder
-        self._held = held
-        self._instruments = instruments
+        self._store = context.store
+        self._holder = context.holder
+        self._held = context.held
+        self._instruments = context.instruments
 
     def step(self) -> None:
         self._commit_from_inbox(drain(self.inbox, first_timeout_s=0.5))

@@ -8,10 +8,9 @@ import queue
 from inference.domain import TaskRecord
 from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.lifecycle.task_log import record_context
-from inference.metrics.worker import ModelInstruments
 from inference.storage.protocol import ObjectStore
-from inference.task_store.stores import WorkerStore
-from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
+from tasks.pipeline.context import StageContext
+from tasks.pipeline.jobs import Ending, ItemEnd, Job
 from tasks.pipeline.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -22,16 +21,14 @@ class DeadLetterStage(Stage):
 
     name = "dead_letters"
 
-    def __init__(
-        self, store: WorkerStore, objects: ObjectStore, holder: str, held: HeldJobs, instruments: ModelInstruments
-    ) -> None:
+    def __init__(self, context: StageContext, objects: ObjectStore) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._store = store
+        self._store = context.store
         self._objects = objects
-        self._holder = holder
-        self._held = held
-        self._instruments = instruments
+        self._holder = context.holder
+        self._held = context.held
+        self._instruments = context.instruments
 
     def step(self) -> None:
         try:

@@ -7,20 +7,16 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from inference.domain import Outcome, QueueItem, TaskStatus
 from inference.errors import IdempotencyConflict, InferenceError
 from inference.runtime.log_context import log_context
 from inference.task_store.protocol import Lease, Leases, LeaseState
-from inference.task_store.stores import WorkerStore
-from tasks.pipeline.batch_times import BatchTimes
-from tasks.pipeline.clock import StoreClock
-from tasks.pipeline.jobs import Delivery, Ending, HeldJobs, ItemEnd, Job
+from tasks.pipeline.context import StageContext
+from tasks.pipeline.jobs import Delivery, Ending, ItemEnd, Job
 from tasks.pipeline.stage import Stage
-
-if TYPE_CHECKING:
-    from inference.tracing.tracer import TraceSpan
+from tasks.pipeline.tracing import start_task_span
 
 T = TypeVar("T")
 
@@ -43,33 +39,28 @@ class Intake(Stage):
     Args:
         pass_on: gets the leased jobs, all of a call together.
         fail: gets the jobs that cannot run, and the reason.
-        start_span: starts the span of a task, from its id, its lease, and the time of the lease in ms; None while traces are off.
     """
 
     name = "intake"
 
     def __init__(
         self,
-        store: WorkerStore,
-        holder: str,
-        held: HeldJobs,
+        context: StageContext,
         *,
-        clock: StoreClock,
-        times: BatchTimes,
         pass_on: Callable[[Sequence[Job]], None],
         fail: Callable[[Job, InferenceError], None],
-        start_span: Callable[[str, Lease, int], TraceSpan | None] | None = None,
     ) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
-        self._store = store
-        self._holder = holder
-        self._held = held
-        self._clock = clock
-        self._times = times
+        self._store = context.store
+        self._holder = context.holder
+        self._held = context.held
+        self._clock = context.clock
+        self._times = context.times
+        self._tracer = context.tracer
+        self._queue = context.spec.queue
         self._pass_on = pass_on
         self._fail = fail
-        self._start_span = start_span
 
     def step(self) -> None:
         arrived = drain(self.inbox, first_timeout_s=0.5)
@@ -126,8 +117,8 @@ class Intake(Stage):
             trace=lease.trace,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
-        if lease.trace and self._start_span is not None:
-            job.span = self._start_span(job.task_id, lease, leases.now_ms)
+        if lease.trace and self._tracer is not None:
+            job.span = start_task_span(self._tracer, self._queue, job.task_id, lease, leases.now_ms)
         self._held.add(job)
         unregistered_task = delivery.unregistered.get(item.task_id)
         if unregistered_task is not None and unregistered_task.refusal is not None:

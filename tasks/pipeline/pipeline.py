@@ -27,13 +27,13 @@ from tasks.pipeline.batch_runner import BatchPolicy, BatchRunner
 from tasks.pipeline.batch_times import BatchTimes
 from tasks.pipeline.clock import StoreClock
 from tasks.pipeline.commit import Committer
+from tasks.pipeline.context import StageContext
 from tasks.pipeline.dead_letter import DeadLetterStage
 from tasks.pipeline.decode_memory import DecodeMemory
 from tasks.pipeline.fetch import Fetcher, FetchStage
 from tasks.pipeline.intake import Intake
 from tasks.pipeline.jobs import Delivery, HeldJobs, Job
 from tasks.pipeline.stage import Stage
-from tasks.pipeline.tracing import start_task_span
 
 if TYPE_CHECKING:
     from inference.tracing.tracer import Tracer
@@ -77,42 +77,25 @@ class Pipeline:
         tracer: Tracer | None = None,
     ) -> None:
         self._model = spec.name
-        clock = StoreClock()
         times = BatchTimes(lambda: predictor.references[spec.name], warm_up_s=partial(_warm_up_s, predictor, spec.name))
+        context = StageContext(spec, store, holder, held, StoreClock(), times, ModelInstruments(spec.name), tracer)
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
-        instruments = ModelInstruments(spec.name)
-        self._committer = Committer(store, holder, held, instruments)
-        self._dead_letters = DeadLetterStage(store, objects, holder, held, instruments)
+        self._committer = Committer(context)
+        self._dead_letters = DeadLetterStage(context, objects)
         self._batch_runner = BatchRunner(
-            spec=spec,
+            context,
             predictor=predictor,
             arena=arena,
             fetcher=fetcher,
-            store=store,
-            holder=holder,
-            held=held,
             policy=policy.batch,
             committer=self._committer,
             move_to_dead_letters=self._dead_letters.inbox.put,
-            clock=clock,
-            times=times,
-            tracer=tracer,
-            instruments=instruments,
             turn_limit_s=policy.batch_turn_limit_s,
         )
         self._fetch = FetchStage(
             fetcher, threads=policy.io_threads, pass_on=self._batch_runner.ready.put, fail=self._batch_runner.fail
         )
-        self._intake = Intake(
-            store,
-            holder,
-            held,
-            clock=clock,
-            times=times,
-            pass_on=self._route,
-            fail=self._batch_runner.fail,
-            start_span=None if tracer is None else partial(start_task_span, tracer, spec.queue),
-        )
+        self._intake = Intake(context, pass_on=self._route, fail=self._batch_runner.fail)
 
     def start(self) -> None:
         for stage in self._stages:

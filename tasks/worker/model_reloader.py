@@ -43,7 +43,7 @@ class _Candidate:
 
     specs: Specs
     process: Process
-    #: by queue, what becomes of its rate
+    #: by queue, the change of its rate
     changes: Mapping[str, RateChange] = field(default_factory=dict)
 
 

@@ -86,12 +86,12 @@ class PlainMessageReader:
 
     Args:
         specs: models whose queues this worker consumes.
-        effective: returns the configuration with the changes that commands made.
+        snapshot: returns the configuration with the changes that commands made.
     """
 
-    def __init__(self, settings: Settings, specs: Sequence[ModelSpec], *, effective: Callable[[], ConfigSnapshot]) -> None:
+    def __init__(self, settings: Settings, specs: Sequence[ModelSpec], *, snapshot: Callable[[], ConfigSnapshot]) -> None:
         self._settings = settings
-        self._effective = effective
+        self._snapshot = snapshot
         self._specs = {spec.queue: spec for spec in specs}
         self._owner = CELERY_OWNER if asks_for_keys(settings) else ""
 
@@ -130,7 +130,7 @@ class PlainMessageReader:
         return TaskSubmission(
             task_id=message_id,
             request_id=message_id,
-            model=self._effective().reference(spec),
+            model=self._snapshot().reference(spec),
             queue=queue,
             item=QueueItem(message_id, "", None),
             deadline_s=self._settings.deadlines.async_s,
@@ -156,7 +156,7 @@ class PlainMessageReader:
         left_s = math.inf if expires_in_s is None else expires_in_s
         if left_s <= 0:
             raise DeadlineExceeded("the message expired before a worker received it")
-        sinks = self._effective().sinks_for(message.sinks, field="sinks")
+        sinks = self._snapshot().sinks_for(message.sinks, field="sinks")
         item = dataclasses.replace(draft.item, answer=message.answer)
         return dataclasses.replace(
             draft,

@@ -67,7 +67,7 @@ class QueuePreparation:
 
 
 def expected_change(model: ModelRef, now: Loaded | None, coming: Loaded | None, slowdown: float = 1.0) -> RateChange:
-    """Compare what both processes measured at their warm-up.
+    """Compare the measurements of both processes at their warm-up.
 
     Args:
         model: the version to come.

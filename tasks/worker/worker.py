@@ -73,32 +73,22 @@ class InferenceWorker:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.store = store
         self.tracer = tracer
+        self._settings = settings
         self._options = options = settings.worker
-        self._gpu = settings.gpu
         self._specs = specs
         self.queues = [spec.queue for spec in specs]
         self._presence = presence
         self._held = HeldJobs()
         tasks_in_flight.set_function(self._held.__len__)
         self.store_calls = BackgroundStoreCalls(store, rejected)
-        self.plain_messages = PlainMessageReader(
-            settings, specs, effective=lambda: ConfigSnapshot(settings, models, self._reloader.state)
-        )
+        self.plain_messages = PlainMessageReader(settings, specs, snapshot=lambda: self._snapshot(models))
         by_name = {spec.name: spec for spec in specs}
         self._arenas = {name: SlotArena(spec.image_input, _slots(spec, options)) for name, spec in by_name.items()}
         self.predictor = VersionedPredictor(self._make_process(by_name))
-        self._reloader = ModelReloader(
-            desired,
-            files,
-            self.predictor,
-            holder=self.holder,
-            specs=by_name,
-            make=self._make_process,
-            preparation=QueuePreparation(store),
-        )
+        self._reloader = self._make_reloader(desired, files, by_name)
         return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # Pillow's blocks of pixels have up to 16 MiB
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
-        self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}
+        self._pipelines = {name: self._make_pipeline(spec, objects) for name, spec in by_name.items()}
         self._background_stages = (
             LeaseRenewer(store, self.holder, self._held, lease_s=settings.task_store.lease_s),
             HeartbeatPublisher(presence, self.holder, self.predictor),
@@ -135,16 +125,30 @@ class InferenceWorker:
             pipeline.start()
         return True
 
+    def _snapshot(self, models: ModelRegistry) -> ConfigSnapshot:
+        return ConfigSnapshot(self._settings, models, self._reloader.state)
+
     def _make_process(self, models: Specs) -> DevicePredictors:
         return DevicePredictors(
             {name: (spec, self._arenas[name]) for name, spec in models.items()},
             max_batch_size=self._options.max_batch_size,
             predict_timeout_s=self._options.predict_timeout_s,
             load_timeout_s=self._options.load_timeout_s,
-            gpu=self._gpu,
+            gpu=self._settings.gpu,
         )
 
-    def _make_pipeline(self, spec: ModelSpec, objects: ObjectStore, settings: Settings) -> Pipeline:
+    def _make_reloader(self, desired: RolloutStore, files: ModelFiles, specs: Specs) -> ModelReloader:
+        return ModelReloader(
+            desired,
+            files,
+            self.predictor,
+            holder=self.holder,
+            specs=specs,
+            make=self._make_process,
+            preparation=QueuePreparation(self.store),
+        )
+
+    def _make_pipeline(self, spec: ModelSpec, objects: ObjectStore) -> Pipeline:
         options = self._options
         return Pipeline(
             spec=spec,
@@ -158,9 +162,9 @@ class InferenceWorker:
             tracer=self.tracer,
             policy=PipelinePolicy(
                 batch=BatchPolicy(options.max_batch_size, options.max_batch_wait_ms, options.max_attempts),
-                limits=ImageLimits(settings.limits.max_pixels),
+                limits=ImageLimits(self._settings.limits.max_pixels),
                 io_threads=options.io_threads,
-                max_image_bytes=settings.max_image_bytes,
+                max_image_bytes=self._settings.max_image_bytes,
                 batch_turn_limit_s=self._batch_turn_limit_s(),
             ),
         )

@@ -1,4 +1,4 @@
-"""Calls of tritonclient.http.aio, run in an environment of its own; prints what it got as JSON.
+"""Calls of tritonclient.http.aio, run in an environment of its own; prints the answers as JSON.
 
 Arguments: the URL of the service, a file with the array of a seven.
 """

@@ -16,7 +16,7 @@ def accept_many(store: RedisTaskStore, count: int, **changes: Any) -> list[str]:
 
 
 def start(store: RedisTaskStore, holder: str, task_ids: list[str]) -> list[Commit]:
-    """Lease and start whatever of `task_ids` can be had; gives what to commit."""
+    """Lease and start all of `task_ids` that are free; return their commits."""
     leases = store.lease(holder, task_ids).leases
     ours = [task_id for task_id, lease in zip(task_ids, leases, strict=True) if lease.state is LeaseState.LEASED]
     attempts = store.start(holder, ours)

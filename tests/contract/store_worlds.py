@@ -1,4 +1,4 @@
-"""A task store together with what a test does around it, and the steps that most tests begin with."""
+"""Task store with a test's surroundings, and the steps that most tests begin with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every object store does, and how the local one fails."""
+"""Contract of object stores, and failures of the local one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.waiting import together
 
 from inference.errors import ObjectNotFound, PayloadTooLarge, RequestTimeout, ServiceUnavailable, StorageFull
 from inference.settings import S3Settings
-from inference.storage.incoming import expires_at_ms
+from inference.storage.client_uploads import expires_at_ms
 from inference.storage.local import LocalObjectStore
 from inference.storage.protocol import ObjectStore, upload_key
 from inference.storage.s3 import S3ObjectStore
@@ -266,7 +266,7 @@ class TestLocalChunks:
 
 
 class TestLocal:
-    """How a folder fails. The tests may run as root, who may write everywhere: a file stands where a folder should be."""
+    """Failures of a folder. The tests may run as root, who may write everywhere: a file stands where a folder should be."""
 
     @pytest.fixture
     def broken(self, tmp_path: Path) -> LocalObjectStore:
@@ -300,7 +300,7 @@ class TestLocal:
 import sys
 from pathlib import Path
 from inference.errors import ServiceUnavailable
-from inference.storage.incoming import expires_at_ms
+from inference.storage.client_uploads import expires_at_ms
 from inference.storage.local import LocalObjectStore
 store = LocalObjectStore(Path(sys.argv[-1]))
 store.put("uploads/small", bytes(1000))

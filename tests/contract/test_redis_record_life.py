@@ -1,4 +1,4 @@
-"""How long records live is noted by whoever lets them end: processes and yesterday's settings may differ."""
+"""Lives of records, noted by each process that lets them end: processes and yesterday's settings may differ."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Rig:
         return self.store(10 * DAY_S).get_record_life().shortest_s
 
     def pass_s(self, seconds: float) -> None:
-        """Move what is noted into the past."""
+        """Move the noted time into the past."""
         key = f"{self._prefix}:seq:lives"
         noted = {member: score - 1000 * seconds for member, score in self.client.zrange(key, 0, -1, withscores=True)}
         self.client.zadd(key, noted)

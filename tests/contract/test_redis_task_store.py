@@ -37,7 +37,7 @@ def hasty(redis_client: redis.Redis, key_prefix: str) -> RedisTaskStore:
 
 
 def commit(store: RedisTaskStore, holder: str, commits: list[Commit]) -> list[str]:
-    """Gives the ids of those that were written."""
+    """Return the ids of the written ones."""
     return [one.task_id for one, written in zip(commits, store.commit(holder, commits), strict=True) if written]
 
 
@@ -95,7 +95,7 @@ class TestTime:
 
 
 class Crowd:
-    """Everyone who may write to the same tasks, until each has ended. Each gives the ids of those that it ended."""
+    """All writers of the same tasks, until each has ended. Each returns the ids of the tasks that it ended."""
 
     def __init__(self, store: RedisTaskStore, task_ids: list[str]) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""What every sink does with result documents, and how the file sink fails."""
+"""Contract of sinks for result documents, and failures of the file sink."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_relays_that_write_at_the_same_time_lose_nothing(world: SinkWorld) -> No
 
 
 def test_what_comes_again_spoils_nothing(world: SinkWorld) -> None:
-    """At least once: readers drop duplicates by task id."""
+    """Delivery at least once: readers drop duplicates by task id."""
     world.sink.write([a_document("1"), a_document("2")])
     assert world.sink.write([a_document("2"), a_document("3")]) == []
     assert list(dict.fromkeys(ids(world.documents()))) == ["1", "2", "3"]
@@ -297,7 +297,7 @@ for number in range(50):
         assert len(arrived) == 200
 
     def test_it_waits_for_another_relay_that_writes(self, path: Path) -> None:
-        """Which may have to take half a line back."""
+        """The other relay may have to take half a line back."""
         path.write_bytes(b'{"task_id": "before"}\n')
         with path.open("ab", buffering=0) as other:
             fcntl.flock(other, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Promises that hold whatever the order of calls: random walks through the transitions of a task, on a real server."""
+"""Promises that hold in any order of calls: random walks through the transitions of a task, on a real server."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class TestReading:
         assert ids_of_request(store, "ensemble-3") == []
 
     def test_a_task_is_found_by_its_request_as_long_as_its_record_lives(self, world: StoreWorld) -> None:
-        """From its delivery on, which may come long after its end."""
+        """The record lives from the delivery on, which may come long after the end."""
         task_id = finished(world.store, request_id="r", deadline_s=5, sinks=("jsonl",))
         world.let_pass(RESULT_TTL_S - 60)
         world.store.confirm_deliveries("jsonl", world.outbox("jsonl"))

@@ -1,4 +1,4 @@
-"""What every task store does with many tasks that are accepted together."""
+"""Contract of task stores for many tasks that are accepted together."""
 
 from __future__ import annotations
 

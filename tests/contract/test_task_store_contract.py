@@ -1,4 +1,4 @@
-"""What keeps every task store in order: reaping, deadlines, lost messages, dead letters, the outbox."""
+"""Contract of task stores for maintenance: reaping, deadlines, lost messages, dead letters, the outbox."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class TestRate:
             accept(world, limits=self.SLOW)
 
     def test_the_space_is_exact(self, world: StoreWorld) -> None:
-        """At 300 requests a second each takes 3.33 ms: 300 take a second, and no rounding adds up."""
+        """Each of 300 requests a second takes 3.33 ms: 300 take a second, and no rounding adds up."""
         limits = Limits(requests_per_s=300, burst=1000)
         for _ in range(300):
             accepted = accept(world, limits=limits)
@@ -216,7 +216,7 @@ def test_counts_of_lost_records_do_not_stay(world: StoreWorld, redis_client: red
 
 
 class TestShares:
-    """With turns, an owner waits only for those of other owners that can be before its own."""
+    """Owners take turns: an owner waits only for tasks of other owners that can run before its own."""
 
     @pytest.fixture
     def world(self, redis_client: redis.Redis, key_prefix: str) -> StoreWorld:

@@ -144,7 +144,7 @@ class TestStart:
         assert max(store.get_started_watermarks("predict.other").values(), default=0) == 0
 
     def test_each_priority_and_queue_has_its_watermark_however_many_start_together(self, store: TaskStore) -> None:
-        """By acceptance number, 1 to 6."""
+        """The tasks have the acceptance numbers 1 to 6."""
         kinds = [(QUEUE, 0), (QUEUE, 9), (QUEUE, 0), ("predict.other", 0), (QUEUE, 0), (QUEUE, 9)]
         ids = [leased(store, "w", queue=queue, priority=priority) for queue, priority in kinds]
         assert store.start("w", [ids[4], ids[3], ids[1], ids[0]]) == [1] * 4
@@ -247,7 +247,7 @@ class TestCommit:
         assert ends == [TaskStatus.SUCCEEDED, TaskStatus.CANCELED, TaskStatus.SUCCEEDED]
 
     def test_with_a_start(self, store: TaskStore) -> None:
-        """What `commit` and `start` do, one after the other: a task that is in both has ended before it could start."""
+        """`commit` then `start`, one after the other: a task that is in both has ended before it could start."""
         ended, stale, waits = running(store, "w"), running(store, "w"), leased(store, "w")
         commits = [Commit(ended, 1, a_success()), Commit(stale, 7, a_success())]
         assert store.commit_and_start("w", commits, [waits, ended, "nobody"]) == ([True, False], [1, None, None])

@@ -114,7 +114,7 @@ def make_api(tmp_path: Path, redis_url: str) -> Iterator[MakeApi]:
 
 @pytest.fixture(scope="session")
 def api(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[ApiProcess]:
-    """With the default settings."""
+    """API with the default settings."""
     api = ApiProcess(tmp_path_factory.mktemp("api"), redis_url)
     try:
         yield api.wait()
@@ -127,7 +127,7 @@ def _records(env: dict[str, str]) -> str:
 
 
 def _leave(env: dict[str, str], name: str) -> None:
-    """Take from the servers what was ours."""
+    """Remove our data from the servers."""
     with Connection(env["AMQP_URL"]) as connection, contextlib.closing(connection.channel()) as channel:
         channel.queue_delete(f"predict.{name}")
         channel.exchange_delete(f"predict.{name}")

@@ -195,7 +195,7 @@ def test_events_are_dumped(user: CeleryUser) -> None:
 
 @pytest.mark.parametrize("celery_user", ["redis"], indirect=True)
 def test_events_go_on_after_a_lost_connection(user: CeleryUser) -> None:
-    """What was prefetched comes again, joins what is held, and is told of once it has ended."""
+    """Prefetched messages come again, join the held ones, and are reported once they have ended."""
     settings = load_settings(user.service.config)
     with predictor_held(user):
         task_ids = [user.submit() for _ in range(3)]

@@ -73,7 +73,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterato
 
 @pytest.fixture
 def service(running: Service) -> Service:
-    """As the configuration says, whatever an earlier test commanded."""
+    """Service in the state of its configuration, whatever an earlier test commanded."""
     for name in ("other", "digits"):
         wait_until(lambda name=name: has_loaded(running, name), timeout_s=30, what=f"{name} as configured")
     assert command(running, command="change_ensemble_mode", ensemble_mode="False").ok
@@ -89,7 +89,7 @@ def has_loaded(service: Service, name: str) -> bool:
 
 
 def command(service: Service, path: str = "/inference_service_controller", **fields: Any) -> requests.Response:
-    """As ROHE's clients send it: urlencoded, so that True arrives as "True"."""
+    """Send a command like ROHE's clients: urlencoded, so that True arrives as "True"."""
     return requests.post(service.url + path, data=fields, timeout=120)
 
 
@@ -157,7 +157,7 @@ def answered(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def vectors(running: Service) -> list[Any]:
-    """What models/digits says of each image."""
+    """Vectors that models/digits gives for each image."""
     return [classify(running, number, model="digits")["response"]["prediction"] for number in range(len(PIXELS))]
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.process
 
 
 class Visit:
-    """A page that is open, the hosts that it asked, and what its console says."""
+    """A page that is open, the hosts that it asked, and the lines of its console."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -68,7 +68,7 @@ def test_an_image_is_classified_from_the_page(visit: Visit, service: Service, re
 
 
 class _Proxy(BaseHTTPRequestHandler):
-    """Passes what is below a prefix on to the API, as a reverse proxy does."""
+    """Passes paths below a prefix on to the API, as a reverse proxy does."""
 
     prefix = "/ml/v1"
     api = ""

@@ -47,7 +47,7 @@ def site(folder: Path) -> Iterator[str]:
 
 
 class Visit:
-    """A page in the browser, what it asked for, and what went wrong."""
+    """A page in the browser, its requests, and its errors."""
 
     def __init__(self, page: Page, site: str) -> None:
         self.page = page

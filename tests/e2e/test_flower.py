@@ -46,7 +46,7 @@ def user(service: Service, flower: FlowerProcess) -> CeleryUser:
 
 
 def wait_for_states(flower: FlowerProcess, **states: str) -> dict[str, dict[str, Any]]:
-    """What Flower says of these tasks, once they are in these states."""
+    """Return Flower's view of these tasks, once they are in these states."""
 
     def found() -> dict[str, dict[str, Any]] | None:
         tasks = {task_id: task for task_id, task in flower.tasks().items() if task_id in states}

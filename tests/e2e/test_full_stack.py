@@ -37,7 +37,7 @@ TWO_API_PROCESSES = {"INFERENCE_API__WORKERS": "2"}
 
 @dataclass(frozen=True)
 class Case:
-    """A request and what must come of it."""
+    """A request and its expected result."""
 
     number: int
     image: bytes
@@ -66,7 +66,7 @@ class Answer:
 
     @property
     def prediction(self) -> list[float] | None:
-        """As the caller got it, at once or by asking for the task."""
+        """Prediction that the caller got, at once or by asking for the task."""
         result = self.document.get("response") or (self.task or {}).get("result")
         return result["prediction"] if result else None
 
@@ -83,7 +83,7 @@ def good_case(number: int, digit: Digit) -> Case:
 
 
 def bad_case(number: int, digit: Digit) -> Case:
-    """What the API refuses, and what a worker finds."""
+    """Case that the API refuses, or in which a worker finds the error."""
     broken = digit.png[:-30]
     cases = (
         Case(number, b"no image at all", 400, {"mode": "async"}),
@@ -213,7 +213,7 @@ def assert_answers(answers: list[Answer]) -> None:
 
 
 def assert_sinks(tenant: Tenant, answers: list[Answer]) -> None:
-    """By the ids that the callers sent, so that a result under another's id shows too."""
+    """Compare by the ids that the callers sent, so that a result under another's id shows too."""
     expected = {sink: {a.case.request_id: a for a in answers if sink in a.case.sinks} for sink in SINKS}
     in_mongodb = tenant.documents()
     assert Counter(document["request_id"] for document in in_mongodb) == Counter(expected["mongodb"].keys())
@@ -232,7 +232,7 @@ def assert_sinks(tenant: Tenant, answers: list[Answer]) -> None:
 
 
 def assert_uploads(tenant: Tenant, answers: list[Answer]) -> None:
-    """Of every task, and of nothing that was refused."""
+    """Every task has an upload, and nothing that was refused has one."""
     images = {answer.task["task_id"]: answer.case.image for answer in answers if answer.task}
     contents = {key.rpartition("/")[2]: content for key, content in tenant.uploads().items()}
     assert contents == {task_id: hashlib.md5(image).hexdigest() for task_id, image in images.items()}  # noqa: S324

@@ -32,11 +32,11 @@ Line = dict[str, Any]
 
 @dataclass
 class Logged:
-    """The service, and what was done with it."""
+    """The service, and the requests that were sent to it."""
 
     service: Service
     key: str
-    #: ids of tasks by what became of them
+    #: ids of tasks by their end
     tasks: dict[str, str]
     #: signature of an upload's URL
     signature: str
@@ -84,7 +84,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
 
 
 def use(service: Service, key: str, receiver: Receiver) -> tuple[dict[str, str], str]:
-    """Send images in each way; returns tasks by what became of them, and the signature of an upload."""
+    """Send images in each way; returns tasks by their end, and the signature of an upload."""
     headers = {"Authorization": f"Bearer {key}", "X-Request-ID": "my-request"}
     url = f"http://127.0.0.1:{receiver.port}"
     answer = service.post(SEVEN, headers=headers)

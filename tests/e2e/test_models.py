@@ -33,7 +33,7 @@ def fixtures(repository: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(fixtures: Path) -> Mapping[str, NDArray[Any]]:
-    """Images, and what Keras 2 itself says of them."""
+    """Images, and Keras 2's own answers for them."""
     with np.load(fixtures / "expected.npz") as file:
         return dict(file)
 

@@ -33,7 +33,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def schemathesis(folder: Path, document: Path | str, url: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run it in a folder of its own, where it keeps what it has found."""
+    """Run it in a folder of its own, where it keeps its findings."""
     (folder / "tests").symlink_to(ROOT / "tests")
     command = (sys.executable, "-m", "schemathesis.cli", "--config-file", "tests/schemathesis.toml", "run", document)
     more = ("--url", url, "--no-color", *options)

@@ -1,4 +1,4 @@
-"""How it starts, stops, and says what is wrong."""
+"""Start and stop of the service, and its messages about errors."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ COUNT = 20
 
 @pytest.fixture(scope="module")
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """On the embedded server, on one with a password, and on one with TLS too."""
+    """Service on the embedded server, on one with a password, and on one with TLS."""
     folder: Path = tmp_path_factory.mktemp("stock")
     with ExitStack() as stack:
         url = "embedded"
@@ -86,7 +86,7 @@ def test_what_a_killed_worker_held_succeeds_once(service: Service) -> None:
 
 
 def deliveries(service: Service, task_ids: list[str]) -> set[int] | None:
-    """How often they are in the sink, once all are."""
+    """Return how often each is in the sink, once all are."""
     delivered = [document["task_id"] for document in file_documents(service.data_dir)]
     counts = Counter(task_id for task_id in delivered if task_id in task_ids)
     return set(counts.values()) if len(counts) == len(task_ids) else None

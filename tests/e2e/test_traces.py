@@ -1,4 +1,4 @@
-"""Traces of a running service, as a collector gets them: one trace from caller to sink and webhook, whatever way a task came."""
+"""Traces of a running service, as a collector gets them: one trace from caller to sink and webhook, for every way in."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_task_that_fails_marks_its_spans_and_a_refusal_does_not(traced: Servic
 
 
 def test_a_caller_decides_for_its_own_trace_and_the_setting_for_others(traced: Service, collector: Collector) -> None:
-    """With `sample_ratio: 0`, only the traces of callers who keep them came."""
+    """Only the traces of callers who keep them came, with `sample_ratio: 0`."""
     for headers in (parent(7, sampled=False), {}, {"traceparent": "nonsense"}):
         assert requests.post(f"{traced.url}/inference", files={"image": zero()}, headers=headers, timeout=30).status_code
         assert requests.get(f"{traced.url}/health/ready", headers=headers, timeout=30).ok

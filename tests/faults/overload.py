@@ -1,4 +1,4 @@
-"""The overload table: more requests than the service can do, and what became of those that it accepted.
+"""The overload table: more requests than the service can do, and the ends of the accepted ones.
 
 `PYTHONPATH=.:tests python -m faults.overload` measures all of it in about a quarter of an hour and prints the table of
 docs/overload.md; `--quick` gives shorter loads, `--only` some of the rows. The service is started as a user starts it; the

@@ -64,7 +64,7 @@ def _if_ended(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _deliveries(service: Service, task_ids: list[str]) -> Counter[str] | None:
-    """How often each is in the sink, once all are."""
+    """Return how often each is in the sink, once all are."""
     delivered = [document["task_id"] for document in file_documents(service.data_dir)]
     found = Counter(task_id for task_id in delivered if task_id in task_ids)
     return found if len(found) == len(task_ids) else None

@@ -1,4 +1,4 @@
-"""More requests than the service can do: what it accepts meets its deadline, and it does as much as without the others."""
+"""More requests than the service can do: accepted ones meet their deadline, and it does as much as without the others."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Queue:
         return task_id
 
     def send(self, task_id: str) -> str:
-        """As a plain Celery client does: there is no record yet."""
+        """Send a message like a plain Celery client: there is no record yet."""
         self.services.objects.put("uploads/zero", np.zeros((8, 8, 1), "<f4").tobytes())
         item = {"object": "uploads/zero", "shape": [8, 8, 1], "dtype": "<f4"}
         with Connection(kombu_url(self.settings)) as connection, connection.Producer() as producer:
@@ -79,7 +79,7 @@ class Queue:
         return all(status not in {None, TaskStatus.QUEUED, TaskStatus.RUNNING} for status in map(self.status, task_ids))
 
     def run_worker_until_it_dies_or(self, condition: Callable[[], Any]) -> bool:
-        """Start a worker; gives whether it died of what it took."""
+        """Start a worker; return whether a message killed it."""
         options = ("-A", "tasks", "worker", "--without-gossip", "--without-mingle")
         self.parts.start("worker", "tests/support/dying_worker.py", *options, PYTHONPATH=".")
         wait_until(lambda: not self.parts.runs("worker") or condition(), timeout_s=90, what="the end of the worker")

@@ -102,7 +102,7 @@ def test_what_was_replicated_ends_though_the_master_is_killed(running: Setup) ->
 
 
 def test_a_switch_over_with_writes_paused_loses_nothing(running: Setup) -> None:
-    """As docs/production.md says it is to be done."""
+    """The switch-over follows docs/production.md."""
     service, servers = running
     load = Load(service)
     with load.run():

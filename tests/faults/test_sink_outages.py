@@ -140,7 +140,7 @@ def test_what_a_killed_relay_had_taken_goes_to_the_other(stack: FullStack, serve
 
 @pytest.mark.parametrize("sink", SINKS)
 def test_a_relay_killed_before_it_noted_what_the_sink_has(stack: FullStack, sink: str) -> None:
-    """Its entries come again: MongoDB has each once, Kafka's readers drop duplicates."""
+    """The entries come again: MongoDB has each once, Kafka's readers drop duplicates."""
     stack.stop(*RELAYS)
     task_ids = submit(stack, 10)
     for task_id in task_ids:
@@ -185,7 +185,7 @@ def assert_each_is_there(stack: FullStack, task_ids: list[str]) -> None:
 
 
 def in_sink(stack: FullStack, sink: str) -> Counter[str]:
-    """How often each task's result is there."""
+    """Count how often each task's result is there."""
     if sink == "mongodb":
         return Counter(document["task_id"] for document in stack.tenant.documents())
     return Counter(orjson.loads(record.value)["task_id"] for record in stack.tenant.records())

@@ -1,4 +1,4 @@
-"""Whatever fails between the object store and the task store: each upload is of a task, and each answer is true."""
+"""Failures between the object store and the task store: each upload is of a task, and each answer is true."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LARGE = picture(400)
 
 
 class World:
-    """API, worker and relay, and what is in their two stores.
+    """API, worker and relay, and the content of their two stores.
 
     Args:
         client: of the task store.
@@ -58,7 +58,7 @@ class World:
         wait_until(lambda: not self.orphans(), timeout_s=ORPHAN_AFTER_S / 2, what="each upload is of a task")
 
     def delete_orphans(self) -> None:
-        """As the relay does, but sooner than its setting may say."""
+        """Delete orphans like the relay, but sooner than its setting may say."""
         self._tenant.delete_orphans(self._store, ORPHAN_AFTER_S)
 
     def recorded(self) -> set[str]:
@@ -91,7 +91,7 @@ def tenant(services_env: dict[str, str], tmp_path: Path) -> Iterator[Tenant]:
 
 @pytest.fixture
 def world(tenant: Tenant, tmp_path: Path) -> Iterator[World]:
-    """On a task store of its own."""
+    """World with a task store of its own."""
     client = redis.Redis(unix_socket_path=str(embedded_socket(tmp_path / "data")))
     with client, running_parts(tmp_path, settings(tenant), with_broker=True) as parts:
         yield World(parts, tenant, client)

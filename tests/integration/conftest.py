@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def own_name() -> str:
-    """For a bucket, topic or collection of one test alone."""
+    """Name for a bucket, topic or collection of one test alone."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 

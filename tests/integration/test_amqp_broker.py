@@ -14,7 +14,7 @@ from inference.settings import BrokerSettings
 
 
 def test_asking_how_many_wait_makes_no_queue(services_env: dict[str, str], own_name: str) -> None:
-    """As the readiness probe does, also before the first message."""
+    """The readiness probe asks like this, also before the first message."""
     url, queue = services_env["AMQP_URL"], f"predict.{own_name}"
     broker = AmqpBroker(BrokerSettings.model_validate({"url": url}))
     with Connection(url) as connection:

@@ -1,4 +1,4 @@
-"""From a task's end to the real sinks: each result goes where its request wanted it, once, and nowhere else."""
+"""Deliveries from a task's end to the real sinks: each result goes where its request wanted it, once, and nowhere else."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def relaying(settings: Settings) -> Iterator[None]:
 
 
 def arrived(settings: Settings) -> dict[str, list[str]]:
-    """By sink, the ids of what is there."""
+    """Return the ids of all that is there, by sink."""
     lines = settings.jsonl_path.read_bytes().splitlines()
     records = [record.value for record in read_topic(settings.kafka.bootstrap_servers, settings.kafka.topic)]
     with MongoClient[dict[str, Any]](settings.mongodb.url.get_secret_value()) as client:

@@ -96,7 +96,7 @@ def test_one_that_is_too_large_is_refused_and_the_rest_is_there(sink: KafkaSink,
 def test_what_the_broker_finds_too_large_is_refused(
     services_env: dict[str, str], own_name: str, records: Callable[[], list[Any]]
 ) -> None:
-    """Its own limit is lower than ours: about 1 MB."""
+    """The broker's limit is lower than ours: about 1 MB."""
     sink = KafkaSink(kafka_settings(services_env, topic=own_name, max_record_bytes=3_000_000))
     (refusal,) = sink.write([a_document("1"), a_document("large", label="x" * 2_000_000), a_document("2")])
     sink.close()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.services
 
 
 def run(repository: Path, script: str, **arguments: Any) -> str:
-    """What it prints; gevent has patched its process."""
+    """Return the script's output; gevent has patched its process."""
     head = "from gevent import monkey; monkey.patch_all()\nimport json, sys\narguments = json.loads(sys.argv[1])\n"
     command = [sys.executable, "-W", "error::ResourceWarning", "-c", head + textwrap.dedent(script), json.dumps(arguments)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60, check=False)
@@ -61,7 +61,7 @@ def test_a_server_that_is_not_there_or_refuses_is_unavailable(
 
 
 def test_a_connection_that_broke_is_made_again(repository: Path, services_env: dict[str, str], own_name: str) -> None:
-    """As after a restart of the server: what lies in the pool is closed at the other end."""
+    """A restarted server: the connections in the pool are closed at the other end."""
     script = """
         from inference.settings.schema import S3Settings
         from inference.storage.s3 import S3ObjectStore
@@ -105,7 +105,7 @@ def test_what_a_busy_server_turned_down_is_put_again(repository: Path, services_
 
 
 def test_a_server_that_hangs_is_not_asked_again(repository: Path, services_env: dict[str, str], own_name: str) -> None:
-    """Whoever waits is told after one timeout."""
+    """Waiting callers get the error after one timeout."""
     script = """
         import socket
         from inference.errors import ServiceUnavailable

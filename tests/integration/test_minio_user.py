@@ -1,4 +1,4 @@
-"""The user of docker-compose.yml at MinIO, and what it may not do. The contract of object stores shows what it may."""
+"""The user of docker-compose.yml at MinIO, and the rights that it lacks. The contract of object stores shows its rights."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ STOCK = ("tests/e2e/test_stock_transport.py", "-k", "unix")
 
 
 def pip(*options: str) -> str:
-    """Install kombu, with what it needs. No `redis` extra: the client stays the one that is shipped."""
+    """Install kombu, with its requirements. No `redis` extra: the client stays the one that is shipped."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", *options, "kombu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"kombu cannot be had from the package index:\n{done.stdout}{done.stderr}"
@@ -32,7 +32,7 @@ def pip(*options: str) -> str:
 
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """A folder with the newest kombu that the package index has, and with what that one needs; None: they are installed."""
+    """Folder with the newest kombu of the package index and its requirements; None: they are installed."""
     report = json.loads(pip("--dry-run", "--ignore-installed", "--report", "-"))
     found = {package["metadata"]["name"]: package["metadata"]["version"] for package in report["install"]}
     assert "kombu" in found

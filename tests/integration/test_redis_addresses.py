@@ -90,7 +90,7 @@ class TestEachForm:
         assert received.headers["id"] == message.items[0].task_id
 
     def test_flower_counts_it(self, url: str, settings: Settings) -> None:
-        """As Flower does it, from what Celery's connection says of itself (flower/views/__init__.py)."""
+        """Count like Flower, from the attributes of Celery's connection (flower/views/__init__.py)."""
         with connect(url) as client:
             ours = RedisBroker(client, shares_store=False)
             ours.publish(QUEUE, a_message(a_request()))

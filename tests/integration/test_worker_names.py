@@ -25,7 +25,7 @@ def default_name(host: str) -> str:
 
 @pytest.mark.parametrize("name", [default_name, lambda host: f"celery@{host}"], ids=["ours", "celery's"])
 def test_a_second_worker_of_a_host_gets_its_control_queue(services_env: dict[str, str], name: Callable[[str], str]) -> None:
-    """With Celery's own default, RabbitMQ refuses it: this test would notice if that were no longer needed."""
+    """RabbitMQ refuses Celery's own default: this test would notice if that were no longer needed."""
     host = f"host-{uuid.uuid4().hex[:8]}"
     with Celery(broker=services_env["AMQP_URL"]) as app, app.connection() as first, app.connection() as second:
         refused = contextlib.nullcontext() if name is default_name else pytest.raises(ResourceLocked)

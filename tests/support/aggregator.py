@@ -1,4 +1,4 @@
-"""An ensemble's aggregator: what several pipelines say of one request, put together."""
+"""An ensemble's aggregator: the answers of several pipelines to one request, put together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Chromium, for tests of what web pages can do."""
+"""A real Chromium, for tests of the powers of web pages."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class _Page(BaseHTTPRequestHandler):
 
 
 class _Proxy(BaseHTTPRequestHandler):
-    """Passes what is below a prefix on to another server, and says nothing of the prefix."""
+    """Passes paths below a prefix on to another server, without the prefix."""
 
     prefix = ""
     target = ""

@@ -1,4 +1,4 @@
-"""What someone with Celery's command line, Flower or a plain client does to a running service."""
+"""User of a running service with Celery's command line, Flower or a plain client."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Parts:
         process.wait()
 
     def end(self, name: str) -> None:
-        """As SIGTERM does."""
+        """End a worker like SIGTERM."""
         self._running[name].terminate()
         assert self.wait(name) == 0, self.service.log
 
@@ -183,7 +183,7 @@ class CeleryUser:
 
 
 class Events:
-    """By task, its events in the order they came."""
+    """Events of each task, in the order they came."""
 
     def __init__(self, app: Celery, connection: Any) -> None:
         self.of: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -240,7 +240,7 @@ class FlowerProcess:
         return response.json()
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """What it knows of each, by id."""
+        """Return the known fields of each task, by id."""
         found: dict[str, dict[str, Any]] = self.get("/api/tasks", limit=1000)
         return found
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from api.server import serving
+from api.server import gunicorn_server
 from inference.settings import config_path, load_settings
 from inference.task_store.redis_store import RedisTaskStore
 
@@ -20,4 +20,4 @@ def _die(*_: Any, **__: Any) -> NoReturn:
 
 if __name__ == "__main__":
     RedisTaskStore.accept = RedisTaskStore.accept_batch = _die  # type: ignore[assignment,method-assign]
-    serving.serve(load_settings(config_path(), {"api": {"port": int(sys.argv[1])}}))
+    gunicorn_server.serve(load_settings(config_path(), {"api": {"port": int(sys.argv[1])}}))

@@ -17,7 +17,7 @@ class FakeProcess:
     """Answers each image with its slot's number.
 
     Args:
-        fails: what `start` raises as a ConfigurationError.
+        fails: text of the ConfigurationError that `start` raises.
         images_per_s, cost_ms: as the warm-up measured them.
     """
 

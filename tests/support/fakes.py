@@ -144,7 +144,7 @@ class FakeBroker:
 
 
 class FakeSink:
-    """`ResultSink` that keeps what it gets.
+    """`ResultSink` that keeps its documents.
 
     `failures` says how many of the next writes find it down; `refused`, by task id, what it will never take and why; `stuck`
     are ids of tasks that it does not take now.

@@ -23,7 +23,7 @@ class FullStack(Parts):
     """Their processes, on configurations/full.yaml.
 
     Args:
-        variables: added to those that give the tenant its names.
+        variables: added to the tenant's names.
     """
 
     def __init__(self, folder: Path, tenant: Tenant, variables: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from dev.servers.installing import debian_package
+from dev.servers.installation import debian_package
 from dev.servers.layout import Layout
 
 

@@ -18,7 +18,7 @@ import kubernetes_validate
 import yaml
 from support.service import ROOT
 
-from dev.servers.installing import GO_BUILD, GO_BUILD_OPTIONS, require_program, run_step
+from dev.servers.installation import GO_BUILD, GO_BUILD_OPTIONS, require_program, run_step
 from dev.servers.layout import Layout
 
 FOLDER = ROOT / "deploy/kubernetes"
@@ -144,7 +144,7 @@ def validate(manifest: Manifest, version: str) -> None:
     """Check a manifest strictly: nothing may be in it that its schema does not have.
 
     Raises:
-        kubernetes_validate.ValidationError: what is wrong.
+        kubernetes_validate.ValidationError: it does not fit.
         jsonschema.ValidationError: the same, in a custom resource.
         kubernetes_validate.SchemaNotFoundError: there is no schema for it.
     """

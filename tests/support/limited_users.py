@@ -44,7 +44,7 @@ def minio_admin(settings: S3Settings) -> MinioAdmin:
 
 @contextmanager
 def limited_user(env: Mapping[str, str], name: str, bucket: str, *, without: str = "") -> Iterator[S3Settings]:
-    """A user of this name for this bucket alone, or for those that fit a pattern; `without` one of the rights."""
+    """A user of this name for this bucket alone, or for buckets that fit a pattern; `without` one of the rights."""
     root = StaticProvider(env["MINIO_ACCESS_KEY"], env["MINIO_SECRET_KEY"])
     secret = secrets.token_hex(20)
     make_user(env["MINIO_ENDPOINT"], root, policy_for(bucket, without=without), name, secret)

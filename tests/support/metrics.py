@@ -29,7 +29,7 @@ class Metrics:
 
 
 class Growth:
-    """How much the instruments of this process have grown: all tests of a run share them."""
+    """Growth of the instruments of this process: all tests of a run share them."""
 
     def __init__(self) -> None:
         self._before = _now()

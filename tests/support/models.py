@@ -7,7 +7,7 @@ from typing import Any
 
 from support.model_cache import MODEL_CACHE
 
-from inference.models.describing import read_document
+from inference.models.description_file import read_document
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry
 from inference.models.spec import ModelSpec

@@ -51,7 +51,7 @@ def _fields(request: domain.TaskSubmission) -> tuple[Any, ...]:
 
 
 def become_newer() -> None:
-    """Replace what differs in the next version."""
+    """Replace the parts that differ in the next version."""
     envelope.MESSAGE_FORMAT, envelope.body = FORMAT, _body
     domain.QueueMessage.from_kwargs = staticmethod(_read)  # type: ignore[method-assign,assignment]
     submissions.record_fields = _fields

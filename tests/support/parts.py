@@ -87,7 +87,7 @@ class Parts(Client):
         assert self._running.pop(name).wait(_STOP_TIMEOUT_S) == -9, self.log(name)
 
     def stop(self, *names: str) -> None:
-        """As SIGTERM does; each must end as it should."""
+        """Stop all parts like SIGTERM; each must end as it should."""
         stopping = {name: self._running.pop(name) for name in names}
         for process in stopping.values():
             process.terminate()

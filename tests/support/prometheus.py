@@ -1,4 +1,4 @@
-"""A real Prometheus and its promtool, for tests of what scrapes the service."""
+"""A real Prometheus and its promtool, for tests with a scraper."""
 
 from __future__ import annotations
 

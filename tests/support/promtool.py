@@ -1,4 +1,4 @@
-"""promtool, which checks what Prometheus would read."""
+"""promtool, which checks files for Prometheus."""
 
 from __future__ import annotations
 

@@ -36,11 +36,11 @@ def kafka_settings(env: Mapping[str, str], **changes: object) -> KafkaSettings:
 
 
 def minio_client(env: Mapping[str, str]) -> Minio:
-    """Another way into MinIO, to see what is there."""
+    """Another way into MinIO, to see its objects."""
     return s3_client(minio_settings(env))
 
 
 def s3_client(settings: S3Settings) -> Minio:
-    """Another way into a store, to see what is there."""
+    """Another way into a store, to see its objects."""
     keys = {name: getattr(settings, name).get_secret_value() for name in ("access_key", "secret_key")}
     return Minio(settings.endpoint.removeprefix("http://"), secure=False, **keys)

@@ -1,4 +1,4 @@
-"""An HTTP server of a test, on a port of loopback: notes what it receives, and answers as it is told."""
+"""An HTTP server of a test, on a port of loopback: notes its requests, and answers as the test wants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Redis keys that docs/redis-keys.md documents, and those that the source uses."""
+"""Redis keys that docs/redis-keys.md documents, and keys that the source uses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class KeyFamily:
 
     @property
     def name(self) -> str:
-        """What is constant in it: `worker` of `PREFIX:worker:WORKER`, `seq:tag` of `PREFIX:seq:tag`."""
+        """Constant part of the key: `worker` of `PREFIX:worker:WORKER`, `seq:tag` of `PREFIX:seq:tag`."""
         return family_name(self.key.removeprefix("PREFIX:"))
 
     def matches(self, key: str, prefix: str) -> bool:
@@ -98,7 +98,7 @@ def in_header(script: Path) -> set[str]:
 
 
 def _prelude_definitions() -> dict[str, str]:
-    """By name, the code of each function and variable of the prelude."""
+    """Return the code of each function and variable of the prelude, by name."""
     definitions = {}
     for chunk in re.split(r"^(?=local )", _code(_PRELUDE.read_text(encoding="utf-8")), flags=re.MULTILINE):
         head = re.match(r"local (?:function )?([\w, ]+)", chunk)

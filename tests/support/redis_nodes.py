@@ -27,7 +27,7 @@ class RedisNode:
     """A server process, Redis or sentinel, that can be killed and started again.
 
     Args:
-        certificates: it speaks TLS only, and only to those who have a certificate too.
+        certificates: it speaks TLS only, and only to clients with a certificate.
     """
 
     def __init__(self, folder: Path, options: Mapping[str, Any], certificates: Certificates | None = None) -> None:
@@ -123,7 +123,7 @@ class Sentinels:
         return next(node for node in (self.master, *self.replicas) if node.port == port)
 
     def wait_until_replicated(self) -> None:
-        """Until what was written so far has come to every replica."""
+        """Wait until all writes so far have come to every replica."""
 
         def are_in_step() -> bool:
             with self.current_master().client() as master, suppress(redis.ResponseError):  # it has too few replicas to write
@@ -134,7 +134,7 @@ class Sentinels:
         wait_until(are_in_step, timeout_s=30, what="all replicas are in step")
 
     def switch_over(self) -> None:
-        """As an operator does: the master lives and becomes a replica."""
+        """Switch over like an operator: the master lives and becomes a replica."""
         before = self.current_master()
         with self.sentinels[-1].client() as sentinel:
             sentinel.execute_command("SENTINEL", "FAILOVER", MASTER)

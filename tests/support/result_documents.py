@@ -11,7 +11,7 @@ from inference.sinks.protocol import result_document
 
 
 def an_ended_task(task_id: str, outcome: Outcome | None = None) -> CompletedTask:
-    """Which succeeded, unless `outcome` says otherwise."""
+    """Task that succeeded, unless `outcome` says otherwise."""
     return CompletedTask(outcome or a_success(), finished_at_ms=3, task_id=task_id, request_id="größer", created_at_ms=1)
 
 

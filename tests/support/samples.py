@@ -1,4 +1,4 @@
-"""Requests, outcomes and records for tests; each call may change what it cares for."""
+"""Requests, outcomes and records for tests; each call may change some members."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from inference.errors import InvalidImage
 
 MODEL = ModelRef("tiny", "1", "sha256:00")
 QUEUE = "predict.tiny"
-#: No float of these is a short decimal: what is printed and read again shows.
+#: No float of these is a short decimal, so that an error of printing and reading shows.
 VECTOR = np.array([0.1, 1 / 3, np.float32(np.pi), 1e-38, 3.4e38, -0.0], dtype=np.float32)
 
 
 def as_sent(value: Any) -> Any:
-    """What whoever receives it reads: it crosses Redis and the broker as orjson writes it."""
+    """Return the value as the receiver reads it: it crosses Redis and the broker as orjson writes it."""
     return orjson.loads(orjson.dumps(value))
 
 
@@ -49,7 +49,7 @@ def a_request(task_id: str | None = None, **changes: Any) -> TaskSubmission:
 
 
 def a_batch(*entries: TaskSubmission | dict[str, Any], **changes: Any) -> BatchRequest:
-    """Of these entries, whose tasks get its id."""
+    """Batch of these entries, whose tasks get its id."""
     batch_id = uuid.uuid4().hex
     own = (dataclasses.replace(e, batch_id=batch_id) if isinstance(e, TaskSubmission) else e for e in entries)
     return BatchRequest(batch_id, tuple(own), **changes)

@@ -1,4 +1,4 @@
-"""Hooks of schemathesis: real images among the random ones, and what counts as an error of the server."""
+"""Hooks of schemathesis: real images among the random ones, and the answers that count as errors of the server."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def flatmap_query(ctx: Any, query: Any) -> st.SearchStrategy[Any]:
 
 @schemathesis.hook
 def flatmap_path_parameters(ctx: Any, path_parameters: Any) -> st.SearchStrategy[Any]:
-    """In most cases the names of the Open Inference Protocol's paths are those of the model that is served."""
+    """Use the names of the served model in most paths of the Open Inference Protocol."""
     if not isinstance(path_parameters, dict) or not ctx.operation.path.startswith("/v2/"):
         return st.just(path_parameters)
     known = path_parameters | {name: value for name, value in _SERVED.items() if name in path_parameters}

@@ -1,4 +1,4 @@
-"""The service as a user starts it: `python server.py --config FILE --port N`, and what a test does to it."""
+"""The service as a user starts it: `python server.py --config FILE --port N`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Service(Client):
 
     @property
     def environment(self) -> dict[str, str]:
-        """For a command that is to find this service's configuration."""
+        """Environment for a command that is to find this service's configuration."""
         return os.environ | CACHE_VARIABLE | self._variables | {"INFERENCE_CONFIG": str(self.config)}
 
     @property
@@ -101,7 +101,7 @@ class Service(Client):
         return sorted(found, key=lambda process: process.create_time())
 
     def survivors(self) -> list[str]:
-        """What is left of the processes that were ever seen."""
+        """Survivors among the processes that were ever seen."""
         left = []
         for process in self._seen.values():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -120,7 +120,7 @@ class Service(Client):
         predictor.suspend()
 
     def stop(self, timeout_s: float = 60) -> int:
-        """As Ctrl-C does; gives the exit code."""
+        """Stop the service like Ctrl-C; return the exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.remember_processes()
@@ -128,7 +128,7 @@ class Service(Client):
         return self.process.wait(timeout_s)
 
     def end(self) -> None:
-        """Whatever state it is in: nothing is left afterwards."""
+        """End it from any state: nothing is left afterwards."""
         if self.process is not None and self.process.poll() is None:
             try:
                 self.stop()

@@ -13,7 +13,7 @@ from inference.settings import Settings, load_settings
 
 
 def load(document: Any = None, overrides: dict[str, Any] | None = None) -> Settings:
-    """The settings of a file with this content (text, or what YAML makes of it)."""
+    """Settings of a file with this content (text, or an object for YAML)."""
     if document is None:
         return load_settings(None, overrides)
     file = Path("config.yaml")

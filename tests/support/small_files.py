@@ -15,7 +15,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}))
 def run_with_small_files(code: str, *, limit_bytes: int, folder: Path) -> str:
     """Run Python `code` in the checkout with `folder` as its last argument; a write past `limit_bytes` of a file fails.
 
-    Gives what it printed.
+    Return its output.
     """
     checkout = Path(__file__).parents[2]
     program = _LIMITED.format(limit_bytes=limit_bytes) + code

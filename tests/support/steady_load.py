@@ -1,4 +1,4 @@
-"""Requests that come in all the time, while a test does something to the service; and what became of them."""
+"""Requests that come in all the time, while a test does something to the service; and their results."""
 
 from __future__ import annotations
 

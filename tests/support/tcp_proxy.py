@@ -16,7 +16,7 @@ class TcpProxy:
 
     Args:
         server: HOST:PORT.
-        rewrite: changes what comes back from the server, chunk by chunk.
+        rewrite: changes the server's answers, chunk by chunk.
     """
 
     def __init__(self, server: str, rewrite: Rewrite = bytes) -> None:

@@ -38,7 +38,7 @@ _MONGODB_DATABASE = "inference-tests"
 
 
 class Tenant:
-    """What a service with the model `digits` has in the servers.
+    """Data of a service with the model `digits` in the servers.
 
     Args:
         env: addresses of the servers, as in build/services.env.
@@ -66,12 +66,12 @@ class Tenant:
         }
 
     def documents(self) -> list[dict[str, Any]]:
-        """What is in MongoDB."""
+        """Documents in MongoDB."""
         with MongoClient[dict[str, Any]](self.env["MONGODB_URL"]) as client:
             return list(client[_MONGODB_DATABASE][self.name].find())
 
     def records(self) -> list[Any]:
-        """What is in Kafka, duplicates too."""
+        """Records in Kafka, duplicates too."""
         return read_topic(self.env["KAFKA_BOOTSTRAP"], self.name)
 
     def uploads(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ class Tenant:
         return {int(outcome.worker.split(":")[1]) for outcome in outcomes if outcome is not None}
 
     def held(self, sink: str) -> dict[int, int]:
-        """How many entries of a sink each relay has taken and not delivered, by its process id."""
+        """Return how many entries of a sink each relay has taken and not delivered, by its process id."""
         try:
             consumers: Any = self.redis.xinfo_consumers(f"{self.name}:outbox:{sink}", RELAY_GROUP)
         except redis.ResponseError:  # no stream yet, or no group
@@ -122,7 +122,7 @@ class Tenant:
             )
 
     def leave(self) -> None:
-        """Take from Redis, RabbitMQ and MinIO what is its own."""
+        """Remove its data from Redis, RabbitMQ and MinIO."""
         if keys := list(self.redis.scan_iter(f"*{self.name}*", count=1000)):
             self.redis.delete(*keys)
         claimed: Any = self.redis.hgetall("unacked")  # messages of killed workers, of all tenants
@@ -138,7 +138,7 @@ class Tenant:
             self._minio.remove_bucket(self.name)
 
     def leave_sinks(self) -> None:
-        """Take from MongoDB and Kafka what is its own."""
+        """Remove its data from MongoDB and Kafka."""
         with MongoClient[dict[str, Any]](self.env["MONGODB_URL"]) as client:
             client[_MONGODB_DATABASE].drop_collection(self.name)
         with closing(KafkaAdminClient(bootstrap_servers=self.env["KAFKA_BOOTSTRAP"])) as admin:
@@ -146,7 +146,7 @@ class Tenant:
                 admin.delete_topics([self.name])
 
     def compact_topic(self) -> None:
-        """Let Kafka keep only the last record of each key, as an operator does who wants to erase."""
+        """Let Kafka keep only the last record of each key, as an operator does for erasures."""
         with closing(KafkaAdminClient(bootstrap_servers=self.env["KAFKA_BOOTSTRAP"])) as admin:
             admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.name, {"cleanup.policy": "compact"})])
 

@@ -1,4 +1,4 @@
-"""API, worker and relay without a supervisor: what a fault must not end, and the load that runs meanwhile."""
+"""API, worker and relay without a supervisor, and the load that runs during a fault."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def succeeds(parts: Parts) -> bool:
 
 
 class Load:
-    """Asynchronous requests at a steady rate, whatever the answers are."""
+    """Asynchronous requests at a steady rate, with any answers."""
 
     def __init__(self, parts: Parts) -> None:
         self.accepted: list[str] = []

@@ -1,4 +1,4 @@
-"""Waiting for what another thread or server does, with a deadline and without fixed sleeps."""
+"""Waiting for another thread or server, with a deadline and without fixed sleeps."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Installation:
         self.environment["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, *arguments: str) -> str:
-        """Run the command to its end; gives what it printed."""
+        """Run the command to its end; return its output."""
         done = subprocess.run(
             [str(self.command), *arguments],
             cwd=self.working_folder,
@@ -77,7 +77,7 @@ class Installation:
 
     @contextlib.contextmanager
     def service(self, client: Client, *arguments: str, folder: Path | None = None) -> Iterator[Path]:
-        """Start the service by this command, on the client's port; gives the file with what it prints. Ctrl-C leaves nothing."""
+        """Start the service by this command, on the client's port; return the file with its output. Ctrl-C leaves nothing."""
         log = self.state.parent / f"{client.port}.log"
         with log.open("wb") as file:
             service = subprocess.Popen(

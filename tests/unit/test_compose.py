@@ -9,48 +9,24 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from support.compose import (
+    COMPOSE,
+    LASTING,
+    NETWORKS,
+    ONE_SHOT,
+    PARTS,
+    ROOT,
+    SERVICES,
+    environment,
+    filled,
+    made_secrets,
+)
 from support.limited_users import REDIS_USER, redis_rules
 
 from inference.settings import Settings, load_settings
-
-ROOT = Path(__file__).parents[2]
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-NETWORKS = COMPOSE["networks"]
-ONE_SHOT = "minio-user"
-LASTING = sorted(set(SERVICES) - {ONE_SHOT})
-PARTS = ["api", "flower", "relay", "worker", "worker-gpu"]
-_INNERMOST = re.compile(r"\$\{(\w+)(?:(:-)([^{}]*))?\}|\$(?!\$)(\w+)")
-
-
-def filled(text: str, variables: Mapping[str, str]) -> str:
-    """Values that Compose gives to `$A`, `${A}` and `${A:-default}`."""
-
-    def value(found: re.Match[str]) -> str:
-        name, operator, word = found[1] or found[4], found[2], found[3]
-        given = variables.get(name, "")
-        return given or (word if operator == ":-" else "")
-
-    while (changed := _INNERMOST.sub(value, text)) != text:
-        text = changed
-    return text
-
-
-def environment(service: str, variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {name: filled(value, variables or {}) for name, value in SERVICES[service].get("environment", {}).items()}
-
-
-def secrets_of(service: str) -> set[str]:
-    return {secret["source"] if isinstance(secret, dict) else secret for secret in SERVICES[service].get("secrets", [])}
-
-
-def make_secrets(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = ["sh", str(ROOT / "deploy/docker/make-secrets.sh"), str(folder)]
-    return subprocess.run(command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)
 
 
 def stages() -> dict[str, tuple[str, str]]:
@@ -196,45 +172,6 @@ def test_a_server_is_reached_by_its_clients_alone() -> None:
     }
 
 
-def test_each_part_has_its_own_secrets_alone() -> None:
-    queue = {"redis-url", "rabbitmq-url"}
-    images = queue | {"minio-secret-key"}
-
-    assert {name: secrets_of(name) for name in SERVICES if secrets_of(name)} == {
-        "api": images,
-        "worker": images,
-        "worker-gpu": images,
-        "relay": images | {"mongodb-url"},
-        "flower": queue | {"flower-login"},
-        "redis": {"redis-users.acl"},
-        "rabbitmq": {"rabbitmq-login"},
-        "minio": {"minio-root-password"},
-        ONE_SHOT: {"minio-root-password", "minio-secret-key"},
-        "mongo": {"mongo-root-password", "mongo-password"},
-        "prometheus": {"prometheus-key"},
-        "grafana": {"grafana-password"},
-    }
-
-
-@pytest.mark.parametrize("name", sorted(SERVICES))
-def test_every_secret_that_is_named_is_mounted(name: str) -> None:
-    texts = json.dumps(SERVICES[name]) + (ROOT / "deploy/docker/mongo-user.js").read_text("utf-8") * (name == "mongo")
-    for broker in ("redis", "rabbitmq"):
-        named = set(re.findall(r"/run/secrets/([\w.-]+)", filled(texts.replace("$$", ""), {"BROKER": broker})))
-        assert named <= secrets_of(name)
-
-
-@pytest.mark.parametrize("name", sorted(SERVICES))
-def test_no_secret_is_in_an_environment_or_on_a_command_line(name: str) -> None:
-    for key, value in environment(name).items():
-        if re.search(r"PASS|SECRET|AUTH|ACL", key):
-            assert key.endswith("_FILE"), key
-            assert value.startswith("/run/secrets/"), key
-        assert not re.search(r"://[^/]*@", value), key
-    words = json.dumps([SERVICES[name].get(key) for key in ("command", "entrypoint", "healthcheck")])
-    assert not re.search(r"requirepass|--pass\b|password=", words, re.IGNORECASE)
-
-
 def test_the_api_asks_for_a_key() -> None:
     for name in PARTS:
         assert ("INFERENCE_SECURITY__REQUIRE_KEYS" in environment(name)) == (name != "flower")
@@ -299,9 +236,7 @@ def settings_of(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, variab
 @pytest.fixture
 def made(tmp_path: Path) -> dict[str, str]:
     """The secrets by their name."""
-    done = make_secrets(tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    return {file.name: file.read_text("utf-8").strip() for file in tmp_path.iterdir()}
+    return made_secrets(tmp_path)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -397,54 +332,6 @@ def test_monitoring_is_provisioned_from_the_repository() -> None:
     assert (ROOT / dashboards / "inference.json").is_file()
     assert "/etc/grafana/provisioning" in mounted.values()
     assert "./deploy/monitoring/prometheus:/etc/prometheus:ro" in SERVICES["prometheus"]["volumes"]
-
-
-def test_the_key_of_prometheus_is_kept(made: dict[str, str], tmp_path: Path) -> None:
-    assert made["prometheus-key"] == ""
-    (tmp_path / "prometheus-key").write_text("rk_key\n", encoding="utf-8")
-
-    assert make_secrets(tmp_path).returncode == 0
-    assert (tmp_path / "prometheus-key").read_text(encoding="utf-8") == "rk_key\n"
-
-
-# ---- secrets ----
-
-
-def test_each_file_of_a_secret_is_made(made: dict[str, str]) -> None:
-    files = {secret["file"].removeprefix("./secrets/") for secret in COMPOSE["secrets"].values()}
-
-    assert set(COMPOSE["secrets"]) == set().union(*map(secrets_of, SERVICES))
-    assert files <= set(made)
-    assert made["flower-login"] == f"admin:{made['flower-password']}"
-
-
-def test_secrets_are_kept_and_what_contains_them_is_made_anew(made: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "redis-password").write_text("a-new-password\n", encoding="utf-8")
-    assert make_secrets(tmp_path).returncode == 0
-    again = {file.name: file.read_text("utf-8").strip() for file in tmp_path.iterdir()}
-
-    changed = {"redis-password", "redis-url", "redis-users.acl"}
-    assert {name for name in made if made[name] != again[name]} == changed
-    assert again["redis-url"] == "redis://inference:a-new-password@redis:6379/0"
-    passwords = [value for name, value in made.items() if re.search(r"(password|key)$", name) and name != "prometheus-key"]
-    assert len(set(passwords)) == len(passwords) == 9
-    assert all(re.fullmatch(r"[0-9a-f]{40}", value) for value in passwords)
-
-
-def test_other_users_of_the_host_cannot_read_them_and_containers_can(made: dict[str, str], tmp_path: Path) -> None:
-    assert tmp_path.stat().st_mode & 0o777 == 0o700
-    assert {(tmp_path / name).stat().st_mode & 0o777 for name in made} == {0o644}
-
-
-@pytest.mark.parametrize("value", ["with/slash", "with space", "a@b:cdefgh", "", "short77"])
-def test_a_wrong_secret_is_refused_in_one_line(value: str, tmp_path: Path) -> None:
-    (tmp_path / "mongo-password").write_text(value, encoding="utf-8")
-    done = make_secrets(tmp_path)
-
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith(f"error: {tmp_path}/mongo-password ")
-    assert not value or value not in done.stderr
 
 
 def test_the_example_of_variables_has_every_variable_and_no_secret() -> None:

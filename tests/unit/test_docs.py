@@ -18,7 +18,7 @@ from pydantic import BaseModel, SecretStr
 import server
 from inference.errors import ERRORS_BY_CODE, ConfigurationError
 from inference.settings import Settings, load_settings
-from inference.settings.renamed import RENAMED
+from inference.settings.renamed_keys import RENAMED
 from inference.settings.variables import secret_variables
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""What travels between the processes arrives as it was."""
+"""Values that travel between the processes arrive as they were."""
 
 from __future__ import annotations
 

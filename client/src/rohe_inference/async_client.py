@@ -140,7 +140,7 @@ class AsyncClient:
         return await self._run(self._calls.replay(task, idempotency_key))
 
     async def erase(self, task: Task | str) -> Erasure:
-        """Remove everything that the service has of a task, and cancel it; what is `pending` is done later."""
+        """Remove everything that the service has of a task, and cancel it; stores that are `pending` follow later."""
         return await self._run(self._calls.erase(task))
 
     async def erase_request(self, request_id: str) -> list[Erasure]:
@@ -273,7 +273,7 @@ class AsyncClient:
         request_id: str | None = None,
         owner: str | None = None,
     ) -> AsyncGenerator[TasksChanged, None]:
-        """Iterate over changes of tasks, without end: first the newest ones, then those that were accepted or changed."""
+        """Iterate over changes of tasks, without end: first the newest ones, then all that were accepted or changed."""
         return self._events(
             self._calls.service_events(query_of_tasks(status=status, model=model, request_id=request_id, owner=owner))
         )

@@ -24,7 +24,7 @@ class WebhookOption(TypedDict, total=False):
 
 
 class TaskOptions(TypedDict, total=False):
-    """Options of a task; those that are left out or None have the service's defaults.
+    """Options of a task; options that are left out or None have the service's defaults.
 
     Attributes:
         model: name of a model.

@@ -50,7 +50,7 @@ class Result:
         labels: labels of a multi-label model that reach their threshold; None for other models.
         top: with `top_k`, the most likely classes, by falling confidence; else None.
         prediction: the vector, in class order; None if the request did not want it, or the answer leaves it out.
-        custom: what the model's own code returned; None without such code.
+        custom: the return value of the model's own code; None without such code.
         raw: the result as JSON.
     """
 

@@ -14,9 +14,9 @@ from rohe_inference.steps import Pause, Send, Steps
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When and how long a call is tried again.
+    """Policy for repeated calls: which are tried again, when, and for how long.
 
-    Only what is safe is sent again: reads, cancellations, and submissions, which carry an Idempotency-Key. A call is tried again
+    Only safe calls are sent again: reads, cancellations, and submissions, which carry an Idempotency-Key. A call is tried again
     after a broken connection, 408, 425, 429, 502, 503 and 504, never after another answer.
 
     Attributes:

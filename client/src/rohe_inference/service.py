@@ -71,7 +71,7 @@ class CallerKey:
         role: `predict`, `read` or `admin`; the last if the service has no keys.
         key_id: its id, which is not secret; None if the service has no keys.
         limits: by name, the limits of its use; None: no limit.
-        use: by name, what all keys of the owner have used: `images_today`; None if it is not known, or the service has no keys.
+        use: by name, the use of all keys of the owner: `images_today`; None if it is not known, or the service has no keys.
         expires_at: None if it does not expire.
         raw: the key as JSON.
     """

@@ -1,4 +1,4 @@
-"""Streams of server-sent events: what is read from them, and how a stream that broke is opened again."""
+"""Streams of server-sent events: reading them, and opening a stream again that broke."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class BatchSubscription(Subscription[BatchProgress | BatchItem]):
         self._last: BatchProgress | None = None
 
     def interpret(self, name: str, document: Json) -> list[BatchProgress | BatchItem]:
-        """Read the events `batch` and `item`; those that came before, on an earlier connection, are left out."""
+        """Read the events `batch` and `item`, without those of an earlier connection."""
         if name == "item" and document["index"] not in self._seen:
             self._seen.add(document["index"])
             return [BatchItem.from_json(document, document["index"])]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dev.servers import probes
 from dev.servers.console import ServicesError, say
-from dev.servers.installing import install_once, require_program, run_step
+from dev.servers.installation import install_once, require_program, run_step
 from dev.servers.layout import ASSETS, Layout
 from dev.servers.ports import HOST
 from dev.servers.processes import Launch

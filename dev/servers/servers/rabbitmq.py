@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dev.servers import probes
 from dev.servers.console import ServicesError
-from dev.servers.installing import debian_package
+from dev.servers.installation import debian_package
 from dev.servers.layout import Layout
 from dev.servers.ports import HOST
 from dev.servers.processes import Launch

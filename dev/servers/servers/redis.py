@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from dev.servers import probes
-from dev.servers.installing import debian_package, require_program
+from dev.servers.installation import debian_package, require_program
 from dev.servers.layout import Layout
 from dev.servers.ports import HOST
 from dev.servers.processes import Launch

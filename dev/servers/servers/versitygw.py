@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dev.servers import probes
 from dev.servers.console import say
-from dev.servers.installing import GO_BUILD, GO_BUILD_OPTIONS, GO_DOWNLOAD, install_once, require_program, run_step
+from dev.servers.installation import GO_BUILD, GO_BUILD_OPTIONS, GO_DOWNLOAD, install_once, require_program, run_step
 from dev.servers.layout import Layout
 from dev.servers.ports import HOST
 from dev.servers.processes import Launch

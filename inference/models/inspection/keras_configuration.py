@@ -10,10 +10,10 @@ from typing import Any
 import h5py  # type: ignore[import-untyped]
 
 from inference.errors import ConfigurationError
+from inference.models.archives import ModelFileLimits, check_archive, read_member
 from inference.models.hdf5 import check_h5
 from inference.models.inspection.facts import FileFormat, ModelFacts, Size
 from inference.models.inspection.keras_layers import Layer, find_outputs, find_scaling, layers_of
-from inference.models.unpacking import ModelFileLimits, check_archive, read_member
 
 _CONFIG = "config.json"
 #: Limit of a model's configuration; a network of a thousand layers needs one MB.

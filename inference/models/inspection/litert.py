@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from inference.errors import ConfigurationError
+from inference.models.archives import ModelFileLimits, check_archive, read_member
 from inference.models.inspection.facts import FileFormat, InputScaling, ModelFacts, OutputFacts
 from inference.models.inspection.value_range import PixelRange
 from inference.models.labels import read_labels, try_labels
-from inference.models.unpacking import ModelFileLimits, check_archive, read_member
 
 _IDENTIFIER = b"TFL3"
 _MAX_LABELS_BYTES = 2**24

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from inference.models.archives import ModelFileLimits
 from inference.models.inspection.facts import FileFormat, ModelFacts, OutputFacts
 from inference.models.inspection.suffixes import onnx_file
 from inference.models.labels import try_labels
-from inference.models.unpacking import ModelFileLimits
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 #: Names under which exporters store labels; `names` is that of Ultralytics.

@@ -18,10 +18,10 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from inference.errors import ConfigurationError
+from inference.models.archives import ModelFileLimits
 from inference.models.inspection.facts import ModelFacts
 from inference.models.inspection.suffixes import check_suffix
 from inference.models.predictor.environment import predictor_environment
-from inference.models.unpacking import ModelFileLimits
 
 _MODULE = "inference.models.inspection.process"
 _FACTS = TypeAdapter(ModelFacts)
@@ -35,7 +35,7 @@ _EXTRAS = {"tensorflow": "tensorflow", "h5py": "tensorflow", "ai_edge_litert": "
 
 
 def inspect_file(path: Path, limits: ModelFileLimits) -> ModelFacts:
-    """Start the process for a file or a SavedModel's folder, and return what it found.
+    """Start the process for a file or a SavedModel's folder, and return its findings.
 
     Raises:
         ConfigurationError: it is no model of a known format, is refused, or cannot be read; the message begins with a verb.

@@ -29,13 +29,13 @@ from typing import Any
 
 from inference import __version__
 from inference.errors import ConfigurationError
+from inference.models.archives import ModelFileLimits
 from inference.models.digests import file_sha256
 from inference.models.loading.concurrent_graph import ConcurrentGraph
 from inference.models.loading.fixed_batches import for_any_size
 from inference.models.loading.model import LITE, LoadedModel
 from inference.models.predictor.protocol import Failed
 from inference.models.spec import ModelSpec
-from inference.models.unpacking import ModelFileLimits
 from inference.runtime.cpu import usable_cores
 from inference.runtime.durable_files import make_folders, write_durably
 from inference.runtime.file_lock import file_lock
@@ -96,7 +96,7 @@ class _Entry:
 def find_choice(
     spec: ModelSpec, batch_sizes: Sequence[int], folder: Path, report: Callable[[str], None] = logger.info
 ) -> tuple[Choice, ConcurrentGraph | None]:
-    """Find what runs the model of `spec` on this host's CPU, and its graph if that is LiteRT; convert it if nobody has.
+    """Find the runtime for the model of `spec` on this host's CPU, and its graph if that is LiteRT; convert it if nobody has.
 
     One process of the host converts at a time, so that none disturbs another's measurement. A cache that cannot be written is
     done without, with a warning.
@@ -187,7 +187,7 @@ class _Cache:
 
 
 def _delete_old(folder: Path, model: str) -> None:
-    """Delete the entries of this model's name beyond those used last, and what a process left that was killed while it wrote."""
+    """Delete the entries of this model's name beyond those used last, and the files of killed processes."""
     entries = [record for record in folder.glob("*.json") if _model_of(record) in {model, None}]
     for record in sorted(entries, key=lambda record: record.stat().st_mtime, reverse=True)[_KEPT_ENTRIES:]:
         record.unlink(missing_ok=True)

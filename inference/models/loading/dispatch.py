@@ -33,7 +33,7 @@ def load_models(
     Args:
         batch_sizes: the sizes of the service's batches, ascending, for the measured choice between the libraries.
         locks: see `tensorflow.devices.open_devices`.
-        report: is told what takes long.
+        report: gets the text of each step that takes long.
 
     Raises:
         ConfigurationError: a file cannot be read or is refused, a model does not fit its description, or a GPU cannot be used.

@@ -1,4 +1,4 @@
-"""A loaded model, whatever library runs it."""
+"""A loaded model, of any library."""
 
 from __future__ import annotations
 

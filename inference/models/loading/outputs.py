@@ -52,7 +52,7 @@ def trial_batches(spec: InputSpec) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def check_outputs(outputs: NDArray[np.float32], spec: ModelSpec, find_bounds: Callable[[], Bounds], step: float) -> None:
-    """Check a model's outputs for the trial images, before its activation: they must be what the description says.
+    """Check a model's outputs for the trial images, before its activation: they must fit the description.
 
     Rows with values that are not finite are ignored: a good model may overflow on images outside its own range.
 
@@ -62,7 +62,7 @@ def check_outputs(outputs: NDArray[np.float32], spec: ModelSpec, find_bounds: Ca
         step: difference between two values of a quantised output, else 0.
 
     Raises:
-        ConfigurationError: the outputs are something else; the message says what was found, and how to correct it.
+        ConfigurationError: the outputs are something else; the message has the finding, and the correction.
     """
     finite = outputs[np.isfinite(outputs).all(axis=1)]
     if not len(finite):

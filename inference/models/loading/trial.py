@@ -96,7 +96,7 @@ def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds], step
         step: difference between two values of a quantised output.
 
     Raises:
-        ConfigurationError: the model fails, or its outputs are not what the description says, or do not fit the labels.
+        ConfigurationError: the model fails, or its outputs do not fit the description or the labels.
     """
     batches = trial_batches(spec.input)
     outputs = _predict_batches(run, batches, spec)

@@ -95,14 +95,14 @@ class ModelCode:
         return method(values.copy()) if method is not None else values
 
     def _checked_input(self, value: Any) -> NDArray[Any]:
-        """Check what `preprocess` returned. Raises TypeError, ValueError."""
+        """Check the return value of `preprocess`. Raises TypeError, ValueError."""
         if not isinstance(value, np.ndarray):
             raise TypeError(f"it returned {type(value).__name__}, expected an array")
         if value.shape != self._shape:
             raise ValueError(f"it returned an array of shape {value.shape}, expected {self._shape}")
         if not np.can_cast(value.dtype, self._dtype, "same_kind"):
             raise TypeError(f"it returned {value.dtype} values, expected {self._dtype} (input.dtype)")
-        with np.errstate(over="ignore"):  # what is too large becomes infinite
+        with np.errstate(over="ignore"):  # too large values become infinite
             array = value.astype(self._dtype, copy=False)
         if not np.isfinite(array).all():
             raise ValueError("it returned values that are not finite")
@@ -115,7 +115,7 @@ class ModelCode:
 
 
 def _to_json(value: Any) -> bytes:
-    """Serialize what `postprocess` returned. Raises TypeError, ValueError."""
+    """Serialize the return value of `postprocess`. Raises TypeError, ValueError."""
     if not isinstance(value, dict):
         raise TypeError(f"it returned {type(value).__name__}, expected a dict")
     text = orjson.dumps(value, option=_JSON_OPTIONS)

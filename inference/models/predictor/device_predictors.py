@@ -15,7 +15,7 @@ from inference.settings import GpuSettings
 
 
 class DevicePredictors:
-    """Implementation of `versioned.Process` for models on several devices: models on one device share a process."""
+    """Implementation of `versioned_predictor.Process` for models on several devices: models on one device share a process."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Environment variables of the predictor process, which runs model files that may contain code.
 
-The worker's variables hold passwords of its servers, so only variables on a list are passed: those that configure the system,
+The worker's variables hold passwords of its servers, so only variables on a list are passed: variables that configure the system,
 Python, TensorFlow and its libraries. The first message (`protocol.Load`) contains everything else.
 """
 

@@ -43,7 +43,7 @@ class ServedModel:
         self.name = load.spec.name
         self._arena = SlotArena(load.spec.image_input, load.slots, load.descriptor)
         self._code = ModelCode.load(load.spec)
-        #: the graph's inputs, by slot; those that the code made of the arena's images, if it does
+        #: the graph's inputs, by slot: the arena's images, or the results of the model's code for them
         self._inputs: NDArray[Any] = self._arena.images
         if load.spec.has_preprocess:
             self._inputs = np.zeros((sizes[-1], *load.spec.input.array_shape), load.spec.input.numpy_dtype)

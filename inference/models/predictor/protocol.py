@@ -83,7 +83,7 @@ class Failed:
     public: str | None = None
 
 
-#: Result of a model's code for one image: the JSON text of what `postprocess` returned, or the error of the image.
+#: Result of a model's code for one image: the return value of `postprocess` as JSON text, or the error of the image.
 CustomResult = bytes | Failed | None
 
 

@@ -17,9 +17,9 @@ from urllib.parse import quote_plus
 from pydantic import BaseModel, ValidationError
 
 from inference.errors import ConfigurationError
+from inference.settings.masked_text import explain
 from inference.settings.rohe import sections
 from inference.settings.rohe.paths import located
-from inference.settings.showing import explain
 
 #: Our names of the keys of `model_config` that apply to all models, and of the keys of a type or variant.
 _OF_ALL_MODELS = {"inference_timeout": "predict_timeout_s", "default_threshold": "threshold", "preferred_device": "device"}

@@ -117,7 +117,7 @@ local function fade_of_urgent(busy, commits)
   return math.max(FADE_MS, FADE_COMMITS * busy / commits)
 end
 
--- Delete inline images by their keys. `bytes` is what their records say that they had: an image may be gone already, but
+-- Delete inline images by their keys. `bytes` is their size by their records: an image may be gone already, but
 -- `inline-bytes` still counts it.
 local function delete_images(keys, bytes)
   call_with_all(keys, 'DEL')

@@ -81,7 +81,7 @@ end
 local DAY_MS = 86400000
 local now_exactly = clock[1] * 1000 + clock[2] / 1000
 
--- Owners of the submissions, each read once; `flush_owners` writes what the call changes. `waiting` is by queue.
+-- Owners of the submissions, each read once; `flush_owners` writes the changes of the call. `waiting` is by queue.
 local owners = {}
 
 local function read_owner(owner)
@@ -207,7 +207,7 @@ local function number_tasks(owner, use, tasks)
   end
 end
 
--- Write what owners have used, for two days at most (the rate limit may look further ahead than a day ends), and list their tasks.
+-- Write the use of owners, for two days at most (the rate limit may look further ahead than a day ends), and list their tasks.
 local function flush_owners()
   flush_counts()
   for owner, use in pairs(owners) do

@@ -1,4 +1,4 @@
--- Erase tasks: cancel those that have not ended, remove everything that this store has of them, and order the erasure of their
+-- Erase tasks: cancel open ones, remove everything that this store has of them, and order the erasure of their
 -- images and of their results in the sinks.
 --
 -- Keys:
@@ -39,7 +39,7 @@
 --
 -- Arguments: outcome, ttl_ms, how many tasks the stream `tasks` keeps, erasure id, life of its progress, ms, caller, the object keys
 -- as JSON, their number, JSON of the item that replaces one of a batch, then the ids.
--- `outcome` is what callers get that wait for one of the tasks.
+-- `outcome` is the answer to callers that wait for one of the tasks.
 -- Answer: the ids that had a record.
 
 local outcome, ttl, index_max, erasure_id, life, caller, objects, object_count, replacement = unpack(ARGV, 1, 9)
@@ -130,7 +130,7 @@ local function leave_idempotency(id, fields, batch_has_others)
   if redis.call('HGET', idempotency, 'subject') == subject then redis.call('DEL', idempotency) end
 end
 
--- Returns what `read_all_fields` returned.
+-- Returns the result of `read_all_fields`.
 local function remove(id)
   local fields, deliveries = read_all_fields(id)
   local owner = fields.owner

@@ -1,4 +1,4 @@
-"""The API on a real record store, and a stand-in for the worker, which answers what is queued through the store."""
+"""The API on a real record store, and a stand-in for the worker, which answers queued tasks through the store."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def raw_form(number: int = 7, **fields: Any) -> dict[str, Any]:
 
 
 def encoded_form(images: Iterable[bytes], fields: Mapping[str, str]) -> dict[str, Any]:
-    """Of a request, as other clients encode it: Werkzeug's test client leaves out a line break after an empty file."""
+    """Encode a form like other clients: Werkzeug's test client leaves out a line break after an empty file."""
     parts = [*fields.items(), *(("image", ("image", image, "application/octet-stream")) for image in images)]
     data, content_type = encode_multipart_formdata(parts)
     return {"data": data, "content_type": content_type}
@@ -188,7 +188,7 @@ def failure(error: InferenceError) -> Outcome:
 
 
 class FakeWorker:
-    """Plays the worker on a thread of its own: what the broker brings is leased, started and committed.
+    """Plays the worker on a thread of its own: messages of the broker are leased, started and committed.
 
     Args:
         answer: makes the outcome of an item from its bytes.

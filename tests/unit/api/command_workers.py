@@ -23,7 +23,7 @@ class Workers:
         self._app = app
         self._redis = client
         self._prefix = services_of(app).settings.task_store.key_prefix
-        #: by worker, what it says of a proposal; None: nothing
+        #: by worker, its report of a proposal; None: nothing
         self.answers: dict[str, Callable[[str], LoadReport] | None] = {}
         self.seen: list[Proposal] = []
         self.switches = True

@@ -77,7 +77,7 @@ def idle_worker(app: Flask, redis_client: redis.Redis) -> Iterator[FakeWorker]:
 
 @pytest.fixture
 def worker(idle_worker: FakeWorker) -> FakeWorker:
-    """A worker that answers what comes."""
+    """Worker that answers all tasks."""
     return idle_worker.start()
 
 

@@ -21,7 +21,7 @@ OTHER = ModelRef("tiny", "2", "sha256:01")
 
 
 class Desk:
-    """An admission, and what it looks at."""
+    """An admission, and its sources."""
 
     def __init__(self, *, has_turns: bool = False) -> None:
         self.load = QueueLoad(0, 0)
@@ -93,7 +93,7 @@ def test_all_that_is_open_must_end_within_a_part_of_the_deadline(desk: Desk) -> 
 
 
 class TestOwners:
-    """With turns, a long queue of one owner is none of another."""
+    """Owners take turns: a long queue of one owner is none of another."""
 
     @pytest.fixture
     def desk(self) -> Desk:

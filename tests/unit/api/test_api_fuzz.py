@@ -1,4 +1,4 @@
-"""Random requests: whatever a client sends, the answer is one that docs/openapi.json describes, and no error of the service."""
+"""Random requests: each answer is one that docs/openapi.json describes, and no error of the service."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ class TestABadItem:
 
 
 class TestARefusedRequest:
-    """As a whole: nothing of it is stored."""
+    """The request is refused as a whole: nothing of it is stored."""
 
     def test_no_image(self, client: FlaskClient) -> None:
         assert_problem(post_batch(client, []), 400, "invalid_request", field="image")

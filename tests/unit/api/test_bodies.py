@@ -1,4 +1,4 @@
-"""Bodies that are not what they are said to be: the answer names what is wrong with the body, on every path that takes one."""
+"""Bodies that differ from their headers: the answer names the fault of the body, on every path that takes one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which bodies a process takes at a time."""
+"""Budget for the bodies that a process takes at a time."""
 
 from __future__ import annotations
 

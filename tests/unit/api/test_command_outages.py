@@ -1,4 +1,4 @@
-"""Commands during an outage of the task store: the answer says what was committed."""
+"""Commands during an outage of the task store: the answer has the committed state."""
 
 from __future__ import annotations
 

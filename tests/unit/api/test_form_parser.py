@@ -40,7 +40,7 @@ def test_fields_and_files() -> None:
 
 @pytest.mark.parametrize(("count", "longest"), [(3000, 2), (2000, 300), (12, 300_000)])
 def test_every_file_comes_whole_and_in_order(count: int, longest: int) -> None:
-    """Of bytes that look like the end of a part."""
+    """Files with bytes that look like the end of a part."""
     chance = random.Random(count)  # noqa: S311 no secret
     sent = [chance.choice([b"\r", b"\n", b"-", b"\r\n--", b"x"]) * chance.randint(0, longest) for _ in range(count)]
     assert parse([image(content) for content in sent])[1] == sent
@@ -130,7 +130,7 @@ def test_what_is_wrong_with_a_form_is_said(body: bytes, content_type: str, why: 
     [("content-encoding: gzip", UnsupportedContentEncoding), ("Content-Transfer-Encoding: quoted-printable", InvalidRequest)],
 )
 def test_an_encoding_is_the_only_other_header(disposition: str, header: str, error: type[Exception]) -> None:
-    """As curl's `encoder=` writes it."""
+    """curl's `encoder=` writes this header."""
     body = f"--x\r\nContent-Disposition: {disposition}\r\n{header}\r\n\r\n1\r\n--x--".encode()
     with pytest.raises(error, match="the part"):
         parse_body(body, "multipart/form-data; boundary=x")

@@ -1,4 +1,4 @@
-"""What every answer has in common: problems as JSON, methods, paths, a store that is down, health."""
+"""Common parts of all answers: problems as JSON, methods, paths, a store that is down, health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which role each operation needs: every operation with every role, over HTTP."""
+"""Roles that the operations need: every operation with every role, over HTTP."""
 
 from __future__ import annotations
 

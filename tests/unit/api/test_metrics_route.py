@@ -22,7 +22,7 @@ Counted = Callable[..., float]
 
 @pytest.fixture
 def counted(client: FlaskClient) -> Counted:
-    """How much a counter has grown since the test began: the tests of a run share a process."""
+    """Growth of a counter since the test began: the tests of a run share a process."""
     before = Metrics(client.get("/metrics").text)
     return lambda name, **labels: Metrics(client.get("/metrics").text).value(name, **labels) - before.value(name, **labels)
 

@@ -1,4 +1,4 @@
-"""How fast clients have to be, and that none of them has the event loop to itself."""
+"""Minimum pace of clients: none of them has the event loop to itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from api.server import minimum_pace as pace
 from api.server.body_budget import BodyBudget
 from api.server.connections import Connection
 from api.server.minimum_pace import HeadPace, Pace, PacedSocket, PacedUnreader
-from api.server.stopping import SharedFlag
+from api.server.shutdown_flag import SharedFlag
 from inference.errors import RequestTimeout
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

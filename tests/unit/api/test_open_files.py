@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 from api_rig import assert_problem
 
-from api.server.serving import connections_within
+from api.server.gunicorn_server import connections_within
 from inference.runtime.open_files import out_of_files, raise_open_file_limit, report
 
 

@@ -111,7 +111,7 @@ class TestARateThatIsTooSlow:
 
     @pytest.mark.usefixtures("slow")
     def test_who_has_time_is_taken(self, client: FlaskClient) -> None:
-        """In half of the deadline: 201 tasks take 100.5 s."""
+        """Half of the deadline is enough: 201 tasks take 100.5 s."""
         assert_problem(post(client, raw_form(deadline_s="200"), headers={"Prefer": "respond-async"}), 429, "overloaded")
         assert post(client, raw_form(deadline_s="201"), headers={"Prefer": "respond-async"}).status_code == 202
 
@@ -141,7 +141,7 @@ class TestARateThatIsTooSlow:
 
 
 def test_a_burst_after_a_quiet_time_is_no_overload(app: Flask, client: FlaskClient, idle_worker: FakeWorker) -> None:
-    """What ended lately says how much came, not how much can be done: one task in ten seconds is no rate of 0.1 a second."""
+    """Tasks that ended lately show how many came, not how many can be done: one in ten seconds is no rate of 0.1 a second."""
     post_async(client)
     idle_worker.work_off()
     for _ in range(5):

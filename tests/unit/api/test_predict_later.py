@@ -180,7 +180,7 @@ def test_a_result_that_comes_while_the_reply_channel_is_cut_is_not_missed(
 
 
 def test_a_result_that_is_only_in_the_record_is_found(app: Flask, client: FlaskClient, worker: FakeWorker) -> None:
-    """As when its reply got lost: the records of all who wait are read each second."""
+    """The reply got lost: the records of all tasks with waiting callers are read each second."""
     accept_with(app, replies=Elsewhere(components_of(app).replies))
     assert post(client).status_code == 200
 

@@ -58,7 +58,7 @@ def test_the_answer_has_the_members_of_rohe_and_the_added_ones(client: FlaskClie
 
 
 def test_values_come_as_the_model_gave_them(client: FlaskClient, worker: FakeWorker) -> None:
-    """As short as float32 needs, and the same float32 again."""
+    """Numbers are as short as float32 needs, and the same float32 again."""
     values = orjson.loads(post(client).data)["response"]["prediction"]
     np.testing.assert_array_equal(np.float32(values), vector(7))
     assert len(str(values[7])) < 6
@@ -150,7 +150,7 @@ class TestRequestId:
 
 
 class TestFailures:
-    """What the worker finds out reaches the waiting client with its own status."""
+    """Errors of the worker reach the waiting client with their own status."""
 
     @pytest.mark.parametrize(
         ("error", "status"),

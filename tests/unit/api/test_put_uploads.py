@@ -23,8 +23,8 @@ from api.components import components_of
 from inference.access import ANYBODY
 from inference.domain import TaskRecord
 from inference.errors import ObjectNotFound, Overloaded
-from inference.relay.incoming import IncomingUploads
-from inference.storage.incoming import expires_at_ms, incoming_key, is_incoming, new_upload_id
+from inference.relay.expired_uploads import IncomingUploads
+from inference.storage.client_uploads import expires_at_ms, incoming_key, is_incoming, new_upload_id
 from inference.storage.protocol import bucket_and_key
 from inference.task_store.protocol import TaskFilter
 
@@ -267,7 +267,7 @@ class TestExpiry:
         assert objects.list_keys("incoming/", limit=10) == others
 
     def test_many_take_several_listings(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("inference.relay.incoming._PAGE_SIZE", 3)
+        monkeypatch.setattr("inference.relay.expired_uploads._PAGE_SIZE", 3)
         objects = services_of(app).objects
         keys = [incoming_key(new_upload_id(at_ms)) for at_ms in (*range(1, 8), 10**12)]
         for key in keys:

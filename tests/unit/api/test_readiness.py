@@ -12,7 +12,7 @@ from flask import Flask
 from support.fake_clock import FakeClock
 
 from api.readiness import Readiness
-from api.server.stopping import SharedFlag
+from api.server.shutdown_flag import SharedFlag
 from inference.container import Services
 from inference.errors import ServiceUnavailable
 

@@ -1,4 +1,4 @@
-"""What a refused request held is free with its answer, and waits for no garbage collection: its images may be large."""
+"""Memory of refused requests: it is free with the answer, and waits for no garbage collection, since images may be large."""
 
 from __future__ import annotations
 

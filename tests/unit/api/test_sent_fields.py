@@ -353,7 +353,7 @@ class TestCommands:
 
 
 def test_an_image_without_a_file_name_is_a_file(client: FlaskClient, worker: FakeWorker) -> None:
-    """As Node's form-data, `curl -F "image=<photo.png"` and `files={"image": (None, data)}` send it."""
+    """Node's form-data, `curl -F "image=<photo.png"` and `files={"image": (None, data)}` send it like this."""
     for content_type in (None, "image/png", "application/octet-stream"):
         part = ("image", (None, picture("PNG"), content_type) if content_type else (None, picture("PNG")))
         data, kind = encode_multipart_formdata([part])

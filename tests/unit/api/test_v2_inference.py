@@ -35,7 +35,7 @@ ASKED: dict[str, Any] = {"id": "order-17", "parameters": {"idempotent": True}}
 
 
 def tasks_of(client: FlaskClient, request_id: str) -> list[dict[str, Any]]:
-    """In the order of acceptance."""
+    """Return the tasks of a request in the order of acceptance."""
     return list(reversed(client.get("/tasks", query_string={"request_id": request_id, "prediction": "true"}).json["tasks"]))
 
 

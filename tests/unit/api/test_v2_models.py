@@ -98,8 +98,8 @@ class TestIndex:
 class TestLoad:
     def served(self, app: Flask) -> ModelRef:
         services = services_of(app)
-        services.effective.refresh()
-        snapshot = services.effective.now()
+        services.runtime_config.refresh()
+        snapshot = services.runtime_config.now()
         return snapshot.reference(snapshot.model("digits"))
 
     def test_what_is_loaded_already(self, client: FlaskClient, workers: Workers) -> None:

@@ -1,4 +1,4 @@
-"""Which hosts and origins are served, what CORS allows, and the headers of every answer."""
+"""Allowed hosts and origins, CORS, and the headers of every answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sinks a task's result goes to: as configured, or some of those as a request asks; and none is none."""
+"""Sinks of a task's result: as configured, or some of those as a request asks; and none is none."""
 
 from __future__ import annotations
 

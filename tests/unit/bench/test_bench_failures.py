@@ -13,7 +13,7 @@ import pytest
 import bench.__main__ as command
 from bench.closed_loop import Load
 from bench.contenders import Contender, Running
-from bench.measuring import Measurement, Plan, measure
+from bench.rounds import Measurement, Plan, measure
 from bench.workload import Workload
 
 WORK = Workload("tiny", Path("folder"), Path("image"), side=32)

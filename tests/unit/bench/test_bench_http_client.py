@@ -17,7 +17,7 @@ ANSWER = b'{"prediction": [0.25, 0.75]}'
 
 
 class Answers(BaseHTTPRequestHandler):
-    """By path: `/chunked`, `/plain`, `/last`, after which it closes, or refused; an answer ends with its connection."""
+    """Answers by path: `/chunked`, `/plain`, `/last`, after which it closes, or refused; an answer ends with its connection."""
 
     protocol_version = "HTTP/1.1"
 

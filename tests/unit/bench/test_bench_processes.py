@@ -1,4 +1,4 @@
-"""Whose CPU is whose, and nothing stays behind."""
+"""CPU time of each process of a contender, and no process stays behind."""
 
 from __future__ import annotations
 

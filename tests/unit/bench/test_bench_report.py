@@ -8,7 +8,7 @@ import pytest
 
 from bench import page, report
 from bench.closed_loop import Load
-from bench.measuring import Measurement, Plan, mean_batch_size
+from bench.rounds import Measurement, Plan, mean_batch_size
 
 LIMIT: dict[str, Any] = {
     size: {"images_per_s": per_s, "p50_ms": 2.0, "p99_ms": 3.0} for size, per_s in (("1", 400.0), ("8", 900.0), ("32", 1000.0))

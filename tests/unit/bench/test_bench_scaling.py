@@ -1,4 +1,4 @@
-"""What two workers keep of what each does alone."""
+"""Rates of two workers together, compared with each alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose CPU counts, and who stands still meanwhile."""
+"""CPU time of the servers in use; the others are suspended meanwhile."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def sent_by_celery(celery: Celery, client: redis.Redis, queue: str, message: Que
 
 
 def _list_key(queue: str, native: int) -> str:
-    """Of kombu's priority, where 0 goes first."""
+    """Key of the list of kombu's priority, where 0 goes first."""
     step = native // 3 * 3
     return f"{queue}\x06\x16{step}" if step else queue
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from rohe_inference import Batch, NotFound
-from rohe_inference.cli import running
+from rohe_inference.cli import photo_run
 from rohe_inference.cli.config import Login
 from rohe_inference.cli.exits import CommandError, ExitCode
 from rohe_inference.cli.journal import Journal
 from rohe_inference.cli.outcomes import Outcome
+from rohe_inference.cli.photo_run import PhotoRun, RunOptions
 from rohe_inference.cli.photos import Photo, find_photos
 from rohe_inference.cli.progress import RunProgress
-from rohe_inference.cli.running import PhotoRun, RunOptions
 from rohe_inference.cli.terminal import console
 
 DONE = Outcome("succeeded", "old", {"name": "digits"}, {"class": 3})
@@ -86,7 +86,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     async def opened(_: Login, __: int) -> AsyncIterator[Service]:
         yield fake
 
-    monkeypatch.setattr(running, "open_async_client", opened)
+    monkeypatch.setattr(photo_run, "open_async_client", opened)
     return fake
 
 

@@ -18,7 +18,7 @@ from dev.servers import probes
 from dev.servers.addresses import Credentials, addresses, write_private
 from dev.servers.console import ServicesError
 from dev.servers.docker import ComposeServers
-from dev.servers.installing import install_once, require_program, run_step
+from dev.servers.installation import install_once, require_program, run_step
 from dev.servers.layout import Layout
 from dev.servers.ports import PortBook
 from dev.servers.processes import Launch

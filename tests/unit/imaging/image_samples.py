@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from support.samples import as_sent
 
 from inference import imaging
 from inference.domain import ImageHeader
-from inference.errors import InvalidImage
+from inference.errors import InferenceError, InvalidImage
 from inference.imaging import ImageLimits
 from inference.models.spec import InputSpec, RawArrays, Resize
 
@@ -85,7 +86,7 @@ def inspect(
 
 
 def through(data: bytes, spec: InputSpec = PIXELS, *, shape: object = None, dtype: object = None) -> NDArray[Any]:
-    """What the model is given: the door, the queue as JSON, and the worker."""
+    """Return the model's input: through the API's inspection, the queue as JSON, and the worker."""
     header = inspect(data, spec, shape=shape, dtype=dtype)
     return imaging.decode(data, ImageHeader.from_dict(as_sent(header)), spec, LIMITS)
 
@@ -105,3 +106,12 @@ def assert_refused(data: bytes, says: str | None = None) -> None:
     assert (caught.value.status, caught.value.field) == (400, "image")
     with pytest.raises(InvalidImage, match=says):
         imaging.decode(data, ImageHeader(imaging.sniff(data)), PIXELS, LIMITS)  # type: ignore[arg-type]
+
+
+def attempt(action: Callable[[], object]) -> InferenceError | None:
+    """Return the refusal, if it is one: any other exception fails the test."""
+    try:
+        action()
+    except InferenceError as refusal:
+        return refusal
+    return None

@@ -14,6 +14,7 @@ from image_samples import (
     LIMITS,
     PIXELS,
     READY_FLOAT,
+    attempt,
     encoded,
     inspect,
     noise,
@@ -29,7 +30,7 @@ from PIL import Image
 
 from inference import imaging
 from inference.domain import ImageHeader
-from inference.errors import InferenceError, InvalidImage, PayloadTooLarge
+from inference.errors import InvalidImage, PayloadTooLarge
 from inference.imaging import png as png_files
 from inference.imaging import webp as webp_files
 
@@ -48,15 +49,6 @@ ENCODED: dict[str, Callable[[], bytes]] = {
     "WebP animation": lambda: encoded(smooth(60, 50), "WEBP", save_all=True, append_images=[BLACK]),
     ".npy": lambda: npy(noise(60, 50, 3)),
 }  # fmt: skip
-
-
-def attempt(action: Callable[[], object]) -> InferenceError | None:
-    """The refusal, if it is one: any other exception goes through and fails the test."""
-    try:
-        action()
-    except InferenceError as refusal:
-        return refusal
-    return None
 
 
 def survives(data: bytes, shape: object = None, dtype: object = None) -> bool:

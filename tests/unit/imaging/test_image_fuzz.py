@@ -6,19 +6,18 @@ A finding is an exception that is not a refusal, or a decoder that takes much mo
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
-from image_samples import LIMITS, PIXELS, READY_FLOAT, encoded, noise, npy, npy_with_header, smooth, through
+from image_samples import LIMITS, PIXELS, READY_FLOAT, attempt, encoded, noise, npy, npy_with_header, smooth, through
 from PIL import Image
 from support.fuzzing import BUDGET, chance_of, mutations, spliced, with_budget
 
 from inference import imaging
 from inference.domain import ImageHeader
-from inference.errors import InferenceError
 
 SAMPLES = [
     *(path for path in sorted(Path(__file__).parents[3].glob("samples/*.*")) if path.suffix != ".md"),
@@ -47,15 +46,6 @@ def content_of(sample: Path | str) -> bytes:
 
 def another_frame() -> Image.Image:
     return Image.fromarray(smooth(60, 50, seed=1))
-
-
-def attempt(action: Callable[[], object]) -> InferenceError | None:
-    """Return the refusal, if it is one: any other exception fails the test."""
-    try:
-        action()
-    except InferenceError as refusal:
-        return refusal
-    return None
 
 
 @contextmanager

@@ -41,7 +41,7 @@ END = -12
 
 
 def damaged(chunk: bytes) -> bytes:
-    """With a wrong checksum."""
+    """Return a file with a wrong checksum in this chunk."""
     return chunk[:-1] + bytes([chunk[-1] ^ 1])
 
 

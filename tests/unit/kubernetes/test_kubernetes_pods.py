@@ -282,7 +282,7 @@ def test_the_first_user_of_mongodb_is_the_one_of_compose() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_parts_can_be_upgraded_one_after_the_other(target: str) -> None:
-    """As docs/kubernetes.md does it: by the label of a part, after all that has none."""
+    """The order is that of docs/kubernetes.md: by the label of a part, after all that has none."""
     first = {
         (one["kind"], one["metadata"]["name"])
         for one in build(target)

@@ -14,7 +14,7 @@ from support.model_files import network, rescaled, save_onnx
 import server
 from inference.launcher.model_commands import join_scale
 from inference.launcher.served_files import ServedFiles
-from inference.models.describing import read_folder
+from inference.models.description_file import read_folder
 from inference.models.inspection.description import Choices, model_name
 from inference.settings import Settings
 from inference.settings.installation import APPLICATION

@@ -1,4 +1,4 @@
-"""What an operator does with tasks whose every attempt ended in a dead process."""
+"""Dead letters in the hands of an operator: tasks whose every attempt ended in a dead process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Those who wait for a result get it: by message, and from the record when the message got lost."""
+"""Replies to callers who wait for a result: by message, and from the record when the message got lost."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def rig(redis_client: redis.Redis, key_prefix: str) -> Iterator[Rig]:
 
 
 class UnreadableStore(RedisTaskStore):
-    """Its records cannot be read while `error` is set."""
+    """Store of records that cannot be read while `error` is set."""
 
     error: Exception | None = None
     reads = 0

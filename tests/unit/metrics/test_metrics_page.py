@@ -121,7 +121,7 @@ def test_every_row_is_of_a_part() -> None:
 
 @pytest.mark.parametrize("module", PARTS.values(), ids=PARTS)
 def test_promtool_has_nothing_to_say(repository: Path, module: ModuleType) -> None:
-    """In a process of its own: this one has the instruments of all parts."""
+    """A process of its own: this one has the instruments of all parts."""
     code = (
         f"import {module.__name__} as part\n"
         "from inference.metrics.exposition import exposition\n"

@@ -10,7 +10,7 @@ import yaml
 from support.models import load_spec, spec_of
 
 from inference.errors import ConfigurationError
-from inference.models.describing import read_document
+from inference.models.description_file import read_document
 from inference.models.spec import Activation, ModelDescription, Task
 
 

@@ -1,69 +1,28 @@
-"""From the outbox to the sink: everything arrives, in batches, whoever fails in between."""
+"""Delivery from the outbox to the sink: everything arrives, in batches, whichever side fails in between."""
 
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
+from relay_rig import POLICY, Rig
 from support.collector import running_collector
 from support.fakes import FakeSink
 from support.metrics import Growth
 from support.redis_server import impatient_client, own_redis_server
-from support.samples import VECTOR, a_request, a_success
+from support.samples import VECTOR
 from support.waiting import until
 
 from inference.errors import ServiceUnavailable
 from inference.relay.delivery import Relay, RelayPolicy
 from inference.settings import load_settings
 from inference.sinks.protocol import NO_CONTEXTS, Refusal, SinkUnavailable
-from inference.task_store import Commit
 from inference.task_store.outbox import Outbox, outbox_stats
-from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 from inference.tracing.tracer import Tracer
-
-#: No pauses worth the name, and what a dead relay held is another's at once.
-POLICY = RelayPolicy(batch_size=3, backoff_s=0.001, max_backoff_s=0.002, reclaim_after_s=0)
-
-
-class Rig:
-    """A record store, its outbox for one sink, and relays to that sink."""
-
-    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
-        self.client = client
-        self.key_prefix = key_prefix
-        self.store = RedisTaskStore(client, StorePolicy(key_prefix))
-        self.sink = FakeSink("sink")
-
-    def outbox(self, consumer: str) -> Outbox:
-        return Outbox(self.client, self.key_prefix, "sink", consumer)
-
-    def relay(self, consumer: str = "relay-1", sink: FakeSink | None = None, policy: RelayPolicy = POLICY) -> Relay:
-        return Relay(self.outbox(consumer), self.store, sink or self.sink, pipeline_id="pipeline", policy=policy)
-
-    def finish(self, count: int, **changes: Any) -> list[str]:
-        """That many succeeded tasks; their ids in order of their commits."""
-        requests = (a_request(sinks=("sink",), **changes) for _ in range(count))
-        ids = [self.store.accept(request, enqueue=None, max_queue_depth=0).task_id for request in requests]
-        self.store.lease("w", ids)
-        self.store.start("w", ids)
-        assert all(self.store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids]))
-        return ids
-
-    def waiting(self) -> int:
-        return outbox_stats(self.client, self.key_prefix, "sink").entries
-
-    def pending(self) -> int:
-        """Entries that some relay took and did not deliver."""
-        summary: Any = self.client.xpending(f"{self.key_prefix}:outbox:sink", "relay")
-        return int(summary["pending"])
-
-    def deliveries(self, task_ids: list[str]) -> set[str]:
-        return {self.store.get(task_id).deliveries["sink"] for task_id in task_ids}
 
 
 @pytest.fixture
@@ -103,81 +62,6 @@ def test_a_sink_that_fails_twice_gets_everything_once(rig: Rig) -> None:
         assert rig.deliveries(ids) == {"pending"}
     assert [relay.relay_once(block_ms=1) for _ in range(2)] == [4, 1]
     assert rig.sink.task_ids == ids
-    assert (rig.waiting(), rig.pending()) == (0, 0)
-
-
-def erase(rig: Rig, task_id: str) -> str:
-    erasure_id = uuid.uuid4().hex
-    assert rig.store.erase([task_id], erasure_id=erasure_id, owner="", object_keys=[]) == [task_id]
-    return erasure_id
-
-
-def state_of(rig: Rig, erasure_id: str) -> str:
-    return rig.store.get_erasure(erasure_id).stores["sink"]
-
-
-@pytest.mark.parametrize(("can_erase", "state"), [(True, "erased"), (False, "cannot")])
-def test_a_delivered_result_is_erased_in_the_sink(rig: Rig, can_erase: bool, state: str) -> None:
-    rig.sink.can_erase = can_erase
-    (first, second), relay = rig.finish(2), rig.relay()
-    relay.relay_once(block_ms=1)
-    erasure_id = erase(rig, first)
-    assert state_of(rig, erasure_id) == "pending"
-    relay.relay_once(block_ms=1)
-    assert (rig.sink.task_ids, state_of(rig, erasure_id)) == ([second], state)
-    assert (rig.waiting(), rig.pending()) == (0, 0)
-
-
-def test_a_result_that_was_not_delivered_is_never_written(rig: Rig) -> None:
-    first, second = rig.finish(2)
-    erasure_id = erase(rig, first)
-    rig.relay().relay_once(block_ms=1)
-    assert (rig.sink.task_ids, state_of(rig, erasure_id)) == ([second], "erased")
-    assert (rig.waiting(), rig.pending()) == (0, 0)
-
-
-def test_an_erasure_waits_for_a_sink_that_is_down(rig: Rig) -> None:
-    (task_id,), relay = rig.finish(1), rig.relay()
-    relay.relay_once(block_ms=1)
-    erasure_id = erase(rig, task_id)
-    rig.sink.failures = 1
-    with pytest.raises(SinkUnavailable):
-        relay.relay_once(block_ms=1)
-    assert state_of(rig, erasure_id) == "pending"
-    relay.relay_once(block_ms=1)
-    assert (rig.sink.task_ids, state_of(rig, erasure_id)) == ([], "erased")
-
-
-class SlowSink(FakeSink):
-    """A sink that is told what to do before it writes."""
-
-    def __init__(self, before_write: Callable[[], None]) -> None:
-        super().__init__("sink")
-        self.before_write = before_write
-
-    def write(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str] = NO_CONTEXTS) -> list[Refusal]:
-        self.before_write()
-        return super().write(documents, contexts)
-
-
-def test_a_result_that_another_relay_is_writing_is_erased_after_that(rig: Rig) -> None:
-    """The relay read the record before the erasure, and writes the document after it."""
-    (task_id,) = rig.finish(1)
-    policy = RelayPolicy(batch_size=1, reclaim_after_s=3600)
-    erasure_ids = []
-
-    def erase_meanwhile() -> None:
-        erasure_ids.append(erase(rig, task_id))
-        with pytest.raises(SinkUnavailable, match="another relay"):
-            other.relay_once(block_ms=1)
-        assert state_of(rig, erasure_ids[0]) == "pending"
-
-    slow = SlowSink(erase_meanwhile)
-    other = rig.relay("relay-2", sink=slow, policy=policy)
-    rig.relay("relay-1", sink=slow, policy=policy).relay_once(block_ms=1)
-    assert slow.task_ids == [task_id]
-    other.relay_once(block_ms=1)
-    assert (slow.task_ids, state_of(rig, erasure_ids[0])) == ([], "erased")
     assert (rig.waiting(), rig.pending()) == (0, 0)
 
 
@@ -256,7 +140,7 @@ def test_what_a_live_relay_took_is_left_to_it(rig: Rig) -> None:
 
 
 def test_a_relay_that_was_believed_dead_delivers_again_and_harms_nothing(rig: Rig) -> None:
-    """At least once: readers drop duplicates by task id."""
+    """Delivery at least once: readers drop duplicates by task id."""
     ids, slow_sink = rig.finish(3), FakeSink("sink")
     slow_sink.failures = 1
     slow = rig.relay("slow", slow_sink)

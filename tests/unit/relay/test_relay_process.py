@@ -1,4 +1,4 @@
-"""What a relay process runs: a thread for each configured sink, and the sweeping in any case."""
+"""Threads of a relay process: one for each configured sink, and the sweeper in any case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the outbox of webhooks to a real HTTP server: signed, retried, isolated by receiver. Pauses are short here."""
+"""Delivery from the outbox of webhooks to a real HTTP server: signed, retried, isolated by receiver. Pauses are short here."""
 
 from __future__ import annotations
 

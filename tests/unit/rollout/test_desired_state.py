@@ -70,7 +70,7 @@ class TestProposals:
         assert desired.read_with_proposal() == (DesiredState(), None)
 
     def test_a_commit_that_is_said_again_counts_once(self, desired: RolloutStore) -> None:
-        """Its first answer got lost, and the client sent it again."""
+        """The first answer got lost, and the client sent the commit again."""
         desired.propose(PROPOSAL)
         assert desired.commit(PROPOSAL, NEW)
         desired.reset()

@@ -1,4 +1,4 @@
-"""Which workers are up: what they announce, and that a killed one is forgotten."""
+"""Registry of live workers: their announcements; a killed one is forgotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many cores a process has, by its affinity or a container's quota; and how it is scheduled."""
+"""Number of cores of a process, by its affinity or a container's quota; and its scheduling policy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_without_a_quota_the_affinity_counts(tmp_path: Path) -> None:
 
 
 def policies_after(chosen: int) -> tuple[int, int]:
-    """Of a thread that began with the policy `chosen`, and of a process that it starts."""
+    """Return the policies of a thread that began with the policy `chosen`, and of a process that it starts."""
 
     def run() -> tuple[int, int]:
         os.sched_setscheduler(0, chosen, os.sched_param(0))

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from inference.errors import ConfigurationError
-from inference.settings import Settings, config_path, installation, load_settings, reading
+from inference.settings import Settings, config_path, installation, load_settings, loader
 
 
 @pytest.fixture(autouse=True)
 def in_a_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(installation, "IS_WHEEL", True)
-    monkeypatch.setattr(reading, "IS_WHEEL", True)
+    monkeypatch.setattr(loader, "IS_WHEEL", True)
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What a Redis URL may say, and what is said of a wrong one."""
+"""Redis URLs that are valid, and messages about wrong ones."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from support.settings_files import complaint, load
 
 from inference.errors import ConfigurationError
 from inference.runtime.tls import amqp_tls, client_context
-from inference.settings import effective
+from inference.settings import masked_settings
 
 LOGIN = {"security_protocol": "SASL_SSL", "username": "me", "password": "S3krit"}
 PAIR = {"cert_file": "client.crt", "key_file": "client.key"}
@@ -49,7 +49,7 @@ class TestKafka:
 
     def test_the_password_is_shown_nowhere(self) -> None:
         settings = load({"kafka": LOGIN})
-        assert "S3krit" not in str([settings, effective(settings)])
+        assert "S3krit" not in str([settings, masked_settings(settings)])
 
 
 class TestRabbitmq:

@@ -185,7 +185,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("key", ["lease_s", "result_ttl_s", "idempotency_ttl_s", "requeue_lost_after_s"])
     def test_a_time_has_an_end(self, key: str) -> None:
-        """What becomes milliseconds of a Redis command cannot be infinite."""
+        """Milliseconds of a Redis command cannot be infinite."""
         assert complaint({"task_store": {key: float("inf")}}).startswith(f"task_store.{key}:")
 
     def test_a_wrong_value_is_shown(self) -> None:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from support.settings_files import complaint, load
 
-from inference.settings import Settings, effective, shown_value
+from inference.settings import Settings, masked_settings, shown_value
 
 
 class TestSecrets:
@@ -24,7 +24,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize("url", URLS)
     def test_the_effective_settings_show_no_password(self, url: str) -> None:
-        shown = effective(load({"broker": {"url": url}, "task_store": {"url": url}}))
+        shown = masked_settings(load({"broker": {"url": url}, "task_store": {"url": url}}))
         assert "secret" not in str([shown["broker"], shown["task_store"]])
         assert "host" in shown["broker"]["url"] or "redis.sock" in shown["broker"]["url"]
 
@@ -32,7 +32,7 @@ class TestSecrets:
         secret = f"whsec_{'c2l4' * 8}"
         settings = load({"webhooks": {"secret": f"{secret} {secret}"}})
         assert settings.webhooks.secrets == (secret, secret)
-        assert "c2l4" not in str([effective(settings), settings])
+        assert "c2l4" not in str([masked_settings(settings), settings])
         assert "c2l4" not in complaint({"webhooks": {"secret": secret[:-8]}})
 
     @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ class TestSecrets:
         assert shown_value("team@example.org") == "team@example.org"
 
     def test_an_error_of_the_whole_shows_no_secret(self) -> None:
-        """What is wrong with the whole is not told by showing all of it: what is to be masked is plain text there."""
+        """Errors of the whole document do not show all of it: secrets are plain text there."""
         said = complaint({"broker": {"url": "amqp://host"}, "s3": {"secret_key": "hidden"}})
         assert said == "settings: task_store.url is needed: the task records are stored in Redis, and the broker is RabbitMQ"
 
@@ -102,7 +102,7 @@ class TestSecrets:
         ids=str,
     )
     def test_a_printed_setting_shows_no_secret(self, document: dict[str, Any]) -> None:
-        """As a traceback, a debugger or a careless log line prints it."""
+        """A traceback, a debugger or a careless log line prints it like this."""
         settings = load(document)
         sections = [getattr(settings, name) for name in document]
         printed = [form(one) for one in (settings, *sections) for form in (repr, str, format)]
@@ -117,11 +117,13 @@ class TestSecrets:
         assert "S3krit" not in repr(error.value) + str(error.value)
 
     def test_the_effective_settings_mask_every_secret(self) -> None:
-        shown = effective(load({"s3": {"access_key": "hidden", "secret_key": "hidden"}, "mongodb": {"url": "mongodb://hidden"}}))
+        shown = masked_settings(
+            load({"s3": {"access_key": "hidden", "secret_key": "hidden"}, "mongodb": {"url": "mongodb://hidden"}})
+        )
         assert "hidden" not in str(shown)
 
     def test_the_effective_settings_are_plain_and_complete(self) -> None:
-        shown = effective(load({"broker": {"url": "redis://host/0"}}))
+        shown = masked_settings(load({"broker": {"url": "redis://host/0"}}))
         assert yaml.safe_load(yaml.safe_dump(shown)) == shown
         again = shown | {"mongodb": shown["mongodb"] | {"url": "mongodb://host"}}  # a masked URL is none
-        assert effective(load(again)) == shown
+        assert masked_settings(load(again)) == shown

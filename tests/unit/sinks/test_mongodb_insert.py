@@ -97,7 +97,7 @@ def collection() -> FakeCollection:
 
 
 def write(collection: FakeCollection, *task_ids: str, max_bytes: int = 10**6) -> dict[str, str]:
-    """By task id, why it was refused."""
+    """Return the reason for each refusal, by task id."""
     documents = [{"_id": task_id, "task_id": task_id, "prediction": [0.5] * 4} for task_id in task_ids]
     return {
         refusal.task_id: refusal.reason

@@ -1,4 +1,4 @@
-"""What a sink gets of a task."""
+"""Document that a sink gets of a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator is told: stores, queues, workers and outboxes as they are, and what needs a look."""
+"""Status for an operator: stores, queues, workers and outboxes as they are, and problems that need a look."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def image_of(number: int) -> bytes:
 
 
 def vector_of(number: int) -> NDArray[np.float32]:
-    """What `FakePredictor` answers for that image."""
+    """Return `FakePredictor`'s answer for that image."""
     vector = np.full(CLASSES, 0.01, np.float32)
     vector[number % CLASSES] = 0.91
     return vector

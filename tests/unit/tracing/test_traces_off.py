@@ -16,7 +16,7 @@ from inference.settings import load_settings
 _PARTS = """
 import sys
 sys.modules["opentelemetry"] = None
-import api.app, api.server.serving, inference.relay.process, tasks.app, tasks.consumer.step
+import api.app, api.server.gunicorn_server, inference.relay.process, tasks.app, tasks.consumer.step
 from inference.container import Services
 from inference.settings import load_settings
 

@@ -93,7 +93,7 @@ def unreachable_text(error: ConnectionFailed) -> str:
 
 
 def problem_text(document: Mapping[str, Any]) -> str:
-    """Return a problem (RFC 9457) as a sentence: its detail, where, and what would be right."""
+    """Return a problem (RFC 9457) as a sentence: its detail, the place, and the expected value."""
     text = str(document.get("detail") or document.get("title") or document.get("code") or "unknown error").rstrip(".")
     field, expected = document.get("field"), document.get("expected")
     if field and str(field) not in text:

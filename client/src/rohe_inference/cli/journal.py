@@ -30,7 +30,7 @@ _MEMBERS_OF_OUTCOME = ("status", "task_id", "model", "result", "error")
 
 
 class JournalError(CommandError):
-    """The journal cannot be used; the message says why and what to do."""
+    """The journal cannot be used; the message has the reason and the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ExitCode.USAGE)
@@ -57,7 +57,7 @@ class Journal:
 
         Args:
             path: None keeps the state in memory alone.
-            options: what the run asks of the service; a journal of other options is refused.
+            options: the run's options for the service; a journal of other options is refused.
             restart: forget an earlier run.
             is_permanent: a complete run keeps the file.
         Raises:

@@ -18,7 +18,7 @@ class Outcome:
     #: name, version, digest
     model: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
-    #: code, detail, and what else the problem says
+    #: code, detail, and the other members of the problem
     error: dict[str, Any] | None = None
 
     @property

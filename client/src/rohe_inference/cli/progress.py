@@ -78,7 +78,7 @@ class RunProgress:
 
     @property
     def text(self) -> str:
-        """How many images are done."""
+        """Count of the images that are done."""
         return f"{self.done:,} of {self.total:,} images"
 
     @property

@@ -1,4 +1,4 @@
-"""Tables of all commands' options in Markdown: `python -m rohe_inference.cli.reference` prints what docs/command-line.md has."""
+"""Tables of all commands' options in Markdown: `python -m rohe_inference.cli.reference` prints those of docs/command-line.md."""
 
 from __future__ import annotations
 

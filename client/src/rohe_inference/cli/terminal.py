@@ -40,7 +40,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def printable(text: str) -> str:
-    """Return text of others (file names, labels, messages) with escapes in place of what a terminal would obey."""
+    """Return text of others (file names, labels, messages) with escapes in place of characters that a terminal would obey."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text)
 
 

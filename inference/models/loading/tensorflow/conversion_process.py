@@ -19,7 +19,7 @@ from inference.runtime.parent_watch import die_with_parent, live_for_parent
 from inference.runtime.public_text import public_exception
 from inference.settings import GpuSettings
 
-#: A lower priority than the predictors have: a change of models does not take half of the cores from those that serve.
+#: A lower priority than the predictors have: a change of models does not take half of the cores from the serving ones.
 _NICENESS = 5
 
 

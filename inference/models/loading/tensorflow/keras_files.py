@@ -19,9 +19,9 @@ import keras  # type: ignore[import-untyped]
 from keras.src.legacy.saving import legacy_h5_format  # type: ignore[import-untyped]
 
 from inference.errors import ConfigurationError, shown
+from inference.models.archives import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, read_member
 from inference.models.hdf5 import check_h5
 from inference.models.loading.tensorflow import keras_2
-from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, read_member
 
 KERAS_SUFFIX = ".keras"
 _CONFIG = "config.json"
@@ -135,7 +135,7 @@ def read_weights(path: Path, model: keras.Model, *, limits: ModelFileLimits = DE
 
 
 def compute_in(policy: str, model: keras.Model) -> None:
-    """Set the policy of all layers except those that return the model's output: probabilities need full precision."""
+    """Set the policy of all layers except the layers of the model's output: probabilities need full precision."""
     last = {id(layer) for layer in _last_layers(model)}
     for layer in model._flatten_layers(include_self=False):  # noqa: SLF001 includes nested layers; Keras has no public way
         if id(layer) not in last:

@@ -12,10 +12,10 @@ import keras  # type: ignore[import-untyped]
 import tensorflow as tf  # type: ignore[import-untyped]
 
 from inference.errors import ConfigurationError
+from inference.models.archives import ModelFileLimits
 from inference.models.loading.problems import reason
 from inference.models.loading.tensorflow import keras_files, saved_model
 from inference.models.spec import LocalFile, ModelSpec
-from inference.models.unpacking import ModelFileLimits
 from inference.runtime.public_text import with_reason
 
 _H5_SUFFIXES = {".h5", ".hdf5"}

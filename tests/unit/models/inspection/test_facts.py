@@ -17,10 +17,10 @@ import tensorflow as tf
 from support.model_files import images, network, pack_labels, rescaled, save_onnx, save_tflite
 
 from inference.errors import ConfigurationError
+from inference.models.archives import DEFAULT_LIMITS, ModelFileLimits
 from inference.models.inspection.facts import FileFormat, ModelFacts, OutputFacts
 from inference.models.inspection.onnx import labels_of
 from inference.models.inspection.process import inspect_file, read_facts
-from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits
 
 Layers = keras.layers
 
@@ -325,7 +325,7 @@ def test_another_process_reads_the_file_without_tensorflow(tmp_path: Path) -> No
     rescaled().save(tmp_path / "net.keras")
     code = (
         "import sys; from pathlib import Path; from inference.models.inspection.process import read_facts\n"
-        "from inference.models.unpacking import DEFAULT_LIMITS\n"
+        "from inference.models.archives import DEFAULT_LIMITS\n"
         f"found = read_facts(Path({str(tmp_path / 'net.keras')!r}), DEFAULT_LIMITS)\n"
         "print(found.outputs[0].classes, 'tensorflow' in sys.modules)"
     )

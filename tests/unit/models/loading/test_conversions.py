@@ -72,7 +72,7 @@ class Conversions:
 
 @pytest.fixture(autouse=True)
 def _tensorflow_has_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, so that its number of threads cannot be set any more."""
+    """Let TensorFlow compute in this process, so that its number of threads cannot be set any more."""
     monkeypatch.setattr("inference.models.loading.tensorflow.devices._set_threads", lambda _: None)
 
 

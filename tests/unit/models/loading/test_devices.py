@@ -1,4 +1,4 @@
-"""Which device a model runs on: by description, on TensorFlow's logical devices where there is no GPU."""
+"""Device that a model runs on: by description, on TensorFlow's logical devices where there is no GPU."""
 
 from __future__ import annotations
 
@@ -7,24 +7,18 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from support.fake_process import FakeProcess
-from support.models import load_spec, spec_of
+from support.models import spec_of
 
-from inference.domain import ModelRef
 from inference.errors import ConfigurationError
 from inference.models.loading import CPU, Device, load_model
 from inference.models.loading.tensorflow.devices import open_devices
-from inference.models.predictor.arena import SlotArena
-from inference.models.predictor.device_lock import GpuLock, gpu_index, gpu_lock
-from inference.models.predictor.device_predictors import DevicePredictors
+from inference.models.predictor.device_lock import GpuLock, gpu_lock
 from inference.models.spec import ModelSpec
 from inference.runtime.cpu import usable_cores
 from inference.settings import GpuSettings
@@ -143,7 +137,7 @@ class TestChoosing:
 
 
 def run(code: str, *arguments: str) -> str:
-    """In a process of its own: TensorFlow's devices are set once."""
+    """Run code in a process of its own: TensorFlow's devices are set once."""
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
@@ -173,7 +167,7 @@ print(json.dumps({"answers": answers, "weights": sorted({found.device for found 
 
 @pytest.mark.parametrize("file", ["classifier.h5", "classifier_saved_model"])
 def test_weights_and_graph_are_on_the_device(file: str) -> None:
-    """On one of three logical CPUs, as they would be on one of three GPUs."""
+    """The device is one of three logical CPUs, as it would be one of three GPUs."""
     found = json.loads(run(PLACED, json.dumps({"folder": str(KERAS_2), "file": file, "input": IMAGE})))
     assert [device.rpartition("/")[2] for device in found["answers"]] == ["device:CPU:2"]
     assert [device.rpartition("/")[2] for device in found["weights"]] == ["device:CPU:2"]
@@ -247,163 +241,3 @@ class TestPrecision:
         assert load_model(spec_of(tmp_path, **description)).output_size == 3
         with pytest.raises(ConfigurationError, match=r"fails on images of shape \[12, 10, 3\]"):
             load_model(spec_of(tmp_path, **description, xla=True))
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from inference.models.predictor.device_lock import gpu_lock
-gpu_lock(0, Path(sys.argv[1])).hold(float(sys.argv[2]))
-print("held", flush=True)
-sys.stdin.readline()
-"""
-
-
-class TestLock:
-    """Never two workers on one GPU."""
-
-    @staticmethod
-    def holder(folder: Path, timeout_s: float = 0.3, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(folder), str(timeout_s)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    @pytest.fixture
-    def first(self, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-        """A worker that has GPU 0."""
-        process = self.holder(tmp_path)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-        process.communicate()
-
-    def test_a_second_worker_is_refused_with_the_process_that_has_it(self, tmp_path: Path, first: subprocess.Popen[str]) -> None:
-        _, said = self.holder(tmp_path).communicate(timeout=30)
-        assert f"GPU 0 is in use by another worker (its predictor is process {first.pid})" in said
-        assert "CUDA_VISIBLE_DEVICES" in said
-
-    @pytest.mark.usefixtures("first")
-    def test_a_worker_may_have_another_gpu(self, tmp_path: Path) -> None:
-        assert self.holder(tmp_path, CUDA_VISIBLE_DEVICES="1").communicate(timeout=30)[0] == "held\n"
-        assert "GPU 0 is in use" in self.holder(tmp_path, CUDA_VISIBLE_DEVICES="0").communicate(timeout=30)[1]
-
-    def test_the_next_worker_waits_for_the_end_of_the_one_before(self, tmp_path: Path, first: subprocess.Popen[str]) -> None:
-        second = self.holder(tmp_path, timeout_s=20)
-        first.kill()
-        assert second.communicate(timeout=30)[0] == "held\n"
-
-    def test_processes_of_one_worker_have_it_together(self, tmp_path: Path) -> None:
-        """A new model is loaded beside the old; and the lock stays as long as any of them."""
-        lock = gpu_lock(0, tmp_path)
-        code = (
-            "import sys\nfrom inference.models.predictor.device_lock import GpuLock\n"
-            "GpuLock('0', int(sys.argv[1])).hold(0)\nprint('held', flush=True)\nsys.stdin.readline()"
-        )
-        predictors = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(lock.descriptor)],
-                pass_fds=[lock.descriptor],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(2)
-        ]
-        assert [process.stdout.readline() for process in predictors if process.stdout] == ["held\n", "held\n"]
-        for process in predictors:
-            process.communicate("\n", timeout=30)
-            assert "GPU 0 is in use" in self.holder(tmp_path).communicate(timeout=30)[1]
-
-    def test_a_folder_that_is_not_there_is_told(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigurationError, match=r"gpu\.lock_dir: cannot open .*inference-gpu-0\.lock: No such file"):
-            gpu_lock(0, tmp_path / "nowhere")
-
-    @pytest.mark.parametrize(("device", "index"), [(None, 0), ("gpu", 0), ("gpu:0", 0), ("gpu:12", 12), ("cpu", None)])
-    def test_a_device_names_a_gpu(self, device: str | None, index: int | None) -> None:
-        assert gpu_index(device) == index
-
-
-class TestStarting:
-    """All of the processes, or none of those that were down."""
-
-    @pytest.fixture
-    def processes(self) -> list[FakeProcess]:
-        return [FakeProcess({name: ModelRef(name, "1", "sha256:0")}) for name in ("a", "b", "c")]
-
-    @pytest.fixture
-    def predictors(self, processes: list[FakeProcess]) -> DevicePredictors:
-        predictors = DevicePredictors({}, max_batch_size=2, predict_timeout_s=30, load_timeout_s=120, gpu=GpuSettings())
-        predictors._processes = list(processes)  # type: ignore[arg-type]
-        return predictors
-
-    def test_each_is_started(self, predictors: DevicePredictors, processes: list[FakeProcess]) -> None:
-        assert predictors.start(lambda: False)
-        assert set(predictors.loaded) == {"a", "b", "c"}
-        assert [process.starts for process in processes] == [1, 1, 1]
-
-    @pytest.mark.parametrize("number", [0, 1, 2])
-    def test_where_one_cannot_load_its_models_none_is_left(
-        self, predictors: DevicePredictors, processes: list[FakeProcess], number: int
-    ) -> None:
-        processes[number].fails = "no such model"
-        with pytest.raises(ConfigurationError, match="no such model"):
-            predictors.start(lambda: False)
-        assert [process.is_running for process in processes] == [False, False, False]
-        processes[number].fails = ""
-        assert predictors.start(lambda: False)
-        assert set(predictors.loaded) == {"a", "b", "c"}
-
-    def test_where_it_should_stop_meanwhile_none_is_left(
-        self, predictors: DevicePredictors, processes: list[FakeProcess]
-    ) -> None:
-        assert not predictors.start(lambda: processes[0].is_running)
-        assert [process.is_running for process in processes] == [False, False, False]
-
-    def test_those_that_ran_before_go_on(self, predictors: DevicePredictors, processes: list[FakeProcess]) -> None:
-        """One died, and does not come up again: the others' models are served."""
-        assert predictors.start(lambda: False)
-        processes[2].is_running = False
-        processes[2].fails = "the file has gone"
-        with pytest.raises(ConfigurationError, match="the file has gone"):
-            predictors.start(lambda: False)
-        assert [process.is_running for process in processes] == [True, True, False]
-
-
-@pytest.mark.process
-class TestPredictors:
-    """One process for each device. Where there is no GPU they all run on the CPU, and say so."""
-
-    @pytest.fixture(scope="class")
-    def models(self) -> Iterator[dict[str, tuple[ModelSpec, SlotArena]]]:
-        digits = load_spec(ROOT / "models" / "digits")
-        devices = {"a": "cpu", "b": "gpu", "c": "cpu", "d": None, "e": "gpu:0"}
-        specs = {name: digits.model_copy(update={"name": name, "device": device}) for name, device in devices.items()}
-        arenas = {name: SlotArena(spec.input, 2) for name, spec in specs.items()}
-        for number, arena in enumerate(arenas.values()):
-            arena.images[:] = np.random.default_rng(number).uniform(0, 255, arena.images.shape)
-        yield {name: (specs[name], arenas[name]) for name in specs}
-        for arena in arenas.values():
-            assert arena._file is not None
-            arena._file.close()
-
-    def test_models_of_one_device_share_a_process(self, models: dict[str, tuple[ModelSpec, SlotArena]], tmp_path: Path) -> None:
-        predictors = DevicePredictors(
-            models, max_batch_size=2, predict_timeout_s=30, load_timeout_s=120, gpu=GpuSettings(lock_dir=tmp_path)
-        )
-        with ExitStack() as stack:
-            stack.callback(predictors.stop)
-            assert predictors.start(lambda: False)
-            assert set(predictors.loaded) == set(models)
-            answers = {name: predictors.predict(name, [0, 1]).values for name in models}
-            processes = {name: process.pid for name, process in predictors._by_model.items()}
-        assert processes["a"] == processes["c"] != processes["b"] == processes["d"] == processes["e"]
-        for name, (spec, arena) in models.items():
-            np.testing.assert_allclose(answers[name], load_model(spec).predict(arena.images[:2]), atol=1e-5)

@@ -72,7 +72,7 @@ class TestKeras2:
             assert np.ptp(expected[name], axis=0).max() > 1000 * TOLERANCE
 
     def test_names_with_slashes_are_read(self, tmp_path: Path, expected: Mapping[str, NDArray[Any]]) -> None:
-        """As those of tf.keras.applications.DenseNet121; Keras 3 has none."""
+        """Layers of tf.keras.applications.DenseNet121 have such names; Keras 3 has none."""
         text = (KERAS_2 / "classifier.json").read_text(encoding="utf-8")
         (tmp_path / "m.json").write_text(text.replace('"conv2d"', '"block1/conv"'), encoding="utf-8")
         shutil.copy(KERAS_2 / "classifier_weights.h5", tmp_path / "w.h5")

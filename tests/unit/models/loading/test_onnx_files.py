@@ -42,7 +42,7 @@ def refusal(spec: ModelSpec) -> ConfigurationError:
 
 
 def own_answers(path: Path, images: NDArray[Any], output: str = "probabilities") -> NDArray[Any]:
-    """What onnxruntime answers by itself, image by image."""
+    """Return onnxruntime's own answers, image by image."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return np.concatenate([session.run([output], {"images": image[None]})[0] for image in images])
 
@@ -119,7 +119,7 @@ class TestAnswers:
         np.testing.assert_allclose(model.predict(images), own_answers(path, images), rtol=0, atol=TOLERANCE)
 
     def test_an_output_with_further_dimensions_of_one(self, tmp_path: Path) -> None:
-        """As a fully convolutional classifier has it: (N, classes, 1, 1)."""
+        """A fully convolutional classifier has this shape: (N, classes, 1, 1)."""
         nodes = [
             ("Conv", ["images", "kernel"], ["maps"], {}),
             ("GlobalAveragePool", ["maps"], ["mean"], {}),
@@ -211,7 +211,7 @@ class TestRefusals:
         assert "must return probabilities from 0 to 1 that sum to 1" in refusal(describe(tmp_path)).detail
 
     def test_one_unit_without_a_sigmoid(self, tmp_path: Path) -> None:
-        """With small weights, so that no trial image shows it."""
+        """The weights are small, so that no trial image shows it."""
         weights = {"kernel": random(5, 3, 3, 3) ** 2 / 1e6, "dense": random(5, 1) ** 2 / 1e6}
         save(onnx_model(BODY, outputs={"logits": [1]}, weights=weights), tmp_path)
         assert "computed by Gemm, and for other images they may be of any size" in refusal(describe(tmp_path)).detail

@@ -27,7 +27,7 @@ CONVERTER = "inference.models.loading.tensorflow.conversion_process"
 
 @pytest.fixture
 def digits(repository: Path, tmp_path: Path) -> ModelSpec:
-    """With an empty cache of its own."""
+    """Model with an empty cache of its own."""
     return load_spec(repository / "models" / "digits").model_copy(update={"conversions_dir": tmp_path / "cache"})
 
 

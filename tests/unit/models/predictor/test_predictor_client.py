@@ -5,13 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +22,6 @@ from support.waiting import until
 from inference.errors import ConfigurationError, PredictionFailed
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import PredictorCrashed, PredictorNotRunning, PredictorProcess
-from inference.models.predictor.protocol import Load, Ready
 from inference.models.spec import LocalFile, ModelSpec
 
 pytestmark = pytest.mark.process
@@ -87,7 +83,7 @@ def predictor(process: PredictorProcess) -> PredictorProcess:
 
 @pytest.fixture(scope="module")
 def one_by_one(process: PredictorProcess, arena: SlotArena) -> NDArray[np.float32]:
-    """What the process answers for each slot alone."""
+    """Return the process's answers for each slot alone."""
     if not process.loaded:
         assert process.start(never)
     return np.concatenate([process.predict("digits", [slot]).values for slot in range(arena.slots)])
@@ -174,7 +170,7 @@ class TestRunning:
 
 
 class TestDying:
-    """In this order: killed, killed again, refused, started again."""
+    """Deaths in this order: killed, killed again, refused, started again."""
 
     def test_a_killed_process_is_a_crash(self, predictor: PredictorProcess) -> None:
         assert predictor.pid is not None
@@ -366,7 +362,7 @@ class TestLoading:
         monkeypatch: pytest.MonkeyPatch,
         capfd: pytest.CaptureFixture[str],
     ) -> None:
-        """As a failed check of CUDA does; without it the operator has the number of a signal."""
+        """A failed check of CUDA aborts like this; without the text the operator has the number of a signal."""
         monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
         predictor = make({"digits": (digits.model_copy(update={"litert": False}), arena)})
 
@@ -399,40 +395,3 @@ class TestLoading:
         assert predictor._process is not None
         assert predictor._process.poll() is not None
         predictor.stop()
-
-
-class TestTheWorkersEnd:
-    """What the process does when the worker goes away. Without models it needs no TensorFlow."""
-
-    def test_it_ends_when_the_workers_end_of_the_socket_is_closed(self, repository: Path) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd=repository
-            )
-        with Connection(ours.detach()) as connection:
-            connection.send(Load((), MAX_BATCH_SIZE))
-            assert connection.poll(PATIENCE_S)
-            assert connection.recv() == Ready(())
-            assert process.poll() is None
-        assert process.wait(PATIENCE_S) == 0
-
-    def test_it_ends_with_a_killed_worker_though_the_socket_is_still_open(self, repository: Path) -> None:
-        """A call that hangs does not look at the socket: the parent is watched as well."""
-        ours, theirs = socket.socketpair()
-        code = f"""
-import subprocess, sys, time
-subprocess.Popen([sys.executable, "-m", "{MODULE}", "{theirs.fileno()}"], pass_fds=[{theirs.fileno()}])
-time.sleep(600)
-"""
-        with theirs:
-            worker = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=repository)
-        with Connection(ours.detach()) as connection:
-            connection.send(Load((), MAX_BATCH_SIZE))
-            assert connection.poll(PATIENCE_S)
-            connection.recv()
-            worker.kill()
-            worker.wait(PATIENCE_S)
-            assert connection.poll(PATIENCE_S)
-            with pytest.raises((EOFError, ConnectionError)):
-                connection.recv()

@@ -1,4 +1,4 @@
-"""How the worker's side takes what a predictor process says wrongly, or does not say to its end: no process is started."""
+"""Conversation with a predictor process that answers wrongly, or not to the end: no process is started."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Impostor:
         assert self.connection.recv() == Predict("digits", tuple(slots))
 
     def error(self, within_s: float = 5.0) -> BaseException | None:
-        """What `predict` raised; fails when it does not end."""
+        """Return the error that `predict` raised; fail when it does not end."""
         assert self._thread is not None
         self._thread.join(within_s)
         assert self._ended, f"predict has not ended after {within_s:g} s"

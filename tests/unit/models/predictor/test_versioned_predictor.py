@@ -1,4 +1,4 @@
-"""Which process a batch goes to while models change, and which processes are left."""
+"""Processes that batches go to while models change, and processes that are left."""
 
 from __future__ import annotations
 

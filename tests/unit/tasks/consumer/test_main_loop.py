@@ -1,4 +1,4 @@
-"""From the pipeline's threads to Celery's main loop: in order, each once, and one that fails stops no other."""
+"""Calls from the pipeline's threads to Celery's main loop: in order, each once, and one that fails stops no other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.consumer.main_loop import MainLoop
 
 
 class Dispatcher:
-    """Of events."""
+    """Dispatcher of events."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, dict[str, Any]]] = []
@@ -53,7 +53,7 @@ class TaskConsumer:
 
 
 class Consumer:
-    """As much of Celery's as the loop uses."""
+    """Part of Celery's consumer that the loop uses."""
 
     def __init__(self) -> None:
         self.hub = ManualHub()
@@ -69,13 +69,13 @@ def loop() -> MainLoop:
 
 
 def turn(loop: MainLoop) -> None:
-    """What the hub does with its callbacks in one turn of its loop."""
+    """Run the hub's callbacks, as one turn of its loop does."""
     for callback in loop._consumer.hub._pop_ready():
         callback()
 
 
 def fire_timers(loop: MainLoop) -> None:
-    """As if the time had come of all that the hub is to call later."""
+    """Run everything that the hub is to call later, as if its time had come."""
     later, loop._consumer.hub.later = loop._consumer.hub.later, []
     for callback in later:
         callback()

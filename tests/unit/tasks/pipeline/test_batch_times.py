@@ -1,4 +1,4 @@
-"""How long a batch takes at least, from those that ran lately."""
+"""Minimum time of a batch, from those that ran lately."""
 
 from __future__ import annotations
 

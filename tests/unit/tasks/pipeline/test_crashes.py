@@ -208,7 +208,7 @@ def test_deaths_are_noted_when_the_store_comes_back(rig: Rig) -> None:
 def test_a_killer_is_kept_though_the_object_store_was_down(
     rig: Rig, stores: tuple[RedisTaskStore, LocalObjectStore], redis_client: redis.Redis, key_prefix: str
 ) -> None:
-    """Its worker buries it when the store is back, or the sweeper does when its lease has run out."""
+    """The worker makes it a dead letter when the store is back, or the sweeper does when its lease has run out."""
     store, objects = stores
     rig.predictor.crashes_on[1] = ALWAYS
     rig.objects.take_down("copy")

@@ -176,7 +176,7 @@ class TestSharedByModels:
         memory, made = DecodeMemory(16 * MB), list[tuple[FetchStage, list[Job], list[Job]]]()
 
         def make(slots: int) -> tuple[FetchStage, list[Job], list[Job]]:
-            """With the jobs that it passes on, and those that it ends."""
+            """Make a stage; return it with the jobs that it passes on, and those that it ends."""
             rig, passed, ended = make_rig(slots=slots), list[Job](), list[Job]()
             rig.objects.put("uploads/large", png(1000))
             rig.objects.put("uploads/small", png(64))

@@ -145,7 +145,7 @@ def test_the_result_of_a_task_that_expires_while_it_runs_is_discarded(rig: Rig, 
 def test_a_task_that_another_worker_took_over_meanwhile_is_dropped(
     busy: Rig, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
 ) -> None:
-    """As after a pause longer than the lease: its lease has run out, and another has it."""
+    """A pause longer than the lease: the lease has run out, and another worker has it."""
     (inbox,) = busy.send(1)
     busy.await_decoded(1)
     task_id = busy.task_id(1)

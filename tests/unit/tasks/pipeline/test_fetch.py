@@ -164,7 +164,7 @@ def test_no_more_images_are_decoded_than_there_are_slots(make_rig: MakeRig) -> N
 
 
 def test_who_waits_for_a_slot_is_not_overtaken(rig: Rig) -> None:
-    """By raw bytes that came with the lease, which need no thread where a slot is free."""
+    """Raw bytes that came with the lease need no thread where a slot is free."""
     slots: list[int] = []
     passed: list[Job] = []
     fetcher = Fetcher(rig.objects, rig.spec, rig.arena, limits=rig.pipeline._fetch._fetcher._limits)

@@ -1,4 +1,4 @@
-"""What arrives is leased, joined to what is held, or dropped."""
+"""Intake: messages that arrive are leased, joined to held ones, or dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker holds: a message is done once, when its last item has ended; a message that comes again joins."""
+"""Held jobs: a message is done once, when its last item has ended; a message that comes again joins."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_no_more_is_claimed_than_the_window_allows(
 
 
 def test_the_window_counts_items(connect: Callable[..., Connection], queue: str, redis_client: redis.Redis) -> None:
-    """Of which a message of a batch carries many."""
+    """A message of a batch carries many items."""
     send(connect(), queue, "large", "another", headers={"items": 32})
     send(connect(), queue, "small", "last")
     reader = Reader(connect(), queue, prefetch=33)

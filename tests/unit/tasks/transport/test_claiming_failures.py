@@ -108,7 +108,7 @@ def test_a_header_that_is_no_count_of_items_counts_as_one(connect: Callable[...,
 def test_a_consumer_without_acknowledgements_gets_each_message_once(
     connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str
 ) -> None:
-    """As what asks workers by remote control does."""
+    """Workers that are asked by remote control get such messages."""
     send(connect(), queue, 1, 2)
     reader = Reader(connect(), queue, no_ack=True)
     assert reader.read(2) == [1, 2]

@@ -160,7 +160,7 @@ def test_the_task_store_puts_messages_there_too(desk: Desk, redis_client: redis.
 
 
 def test_without_turns_all_messages_are_in_one_list(redis_client: redis.Redis, queue: str) -> None:
-    """As kombu's own transport finds them."""
+    """kombu's own transport finds them like this."""
     broker = RedisBroker(redis_client, shares_store=False, has_turns=False)
     broker.publish(queue, QueueMessage(MODEL, (an_item(),)), owner="lab")
     assert redis_client.llen(f"{queue}\x06\x169") == broker.get_depth(queue) == 1

@@ -1,4 +1,4 @@
-"""What the main loop wants of the record store: how tasks ended that ended elsewhere, and the end of those that are revoked."""
+"""Calls of the main loop to the record store: ends of tasks that ended elsewhere, and the end of those that are revoked."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ class Worker:
         return inboxes
 
     def stop(self) -> None:
-        """As SIGTERM does, while a batch runs."""
+        """Stop like SIGTERM, while a batch runs."""
         stopping = Stopping(lambda: [self.worker.stop()])
         wait_until(self.pipelines["digits"]._batch_runner.stopping.is_set, "the stop")
         self.predictor.gate.set()

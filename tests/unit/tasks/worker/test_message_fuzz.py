@@ -45,8 +45,8 @@ VALUES = json_values(*ITEM, *MESSAGE, "digits", "name", "digest", "header", "for
 @pytest.fixture
 def reader(digits: ModelSpec) -> PlainMessageReader:
     settings = Settings()
-    effective = ConfigSnapshot(settings, ModelRegistry({"digits": digits}, default="digits"), DesiredState())
-    return PlainMessageReader(settings, [digits], effective=lambda: effective)
+    snapshot = ConfigSnapshot(settings, ModelRegistry({"digits": digits}, default="digits"), DesiredState())
+    return PlainMessageReader(settings, [digits], snapshot=lambda: snapshot)
 
 
 def changed_messages() -> st.SearchStrategy[Any]:

@@ -1,4 +1,4 @@
-"""What plain Celery clients send becomes tasks, or failures that say what is wrong."""
+"""Messages of plain Celery clients become tasks, or failures whose text says what is wrong."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def plain_messages(digits: ModelSpec) -> PlainMessageReader:
 
 
 def reader_of(settings: Settings, digits: ModelSpec) -> PlainMessageReader:
-    effective = ConfigSnapshot(settings, ModelRegistry({"digits": digits}, default="digits"), DesiredState())
-    return PlainMessageReader(settings, [digits], effective=lambda: effective)
+    snapshot = ConfigSnapshot(settings, ModelRegistry({"digits": digits}, default="digits"), DesiredState())
+    return PlainMessageReader(settings, [digits], snapshot=lambda: snapshot)
 
 
 def read(plain_messages: PlainMessageReader, kwargs: Any, **options: Any) -> tuple[UnregisteredTask, ...]:
@@ -37,7 +37,7 @@ def read(plain_messages: PlainMessageReader, kwargs: Any, **options: Any) -> tup
 
 
 def refusal(plain_messages: PlainMessageReader, kwargs: Any, **options: Any) -> InferenceError:
-    """Of a message that is refused as a whole; its record is under the message's id."""
+    """Return the error of a message that is refused as a whole; its record is under the message's id."""
     (unregistered_task,) = read(plain_messages, kwargs, **options)
     assert unregistered_task.request.task_id == ID
     assert unregistered_task.refusal is not None

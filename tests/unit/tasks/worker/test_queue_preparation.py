@@ -1,4 +1,4 @@
-"""How long a slower version waits for a queue that was filled at the rate of the former one."""
+"""Waiting time of a slower version for a queue that was filled at the rate of the previous one."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def logout() -> None:
 
 
 def _sentence(key: CallerKey, login: Login) -> str:
-    """Return what the service says about the key."""
+    """Return the service's description of the key."""
     if key.key_id is None:
         return "the service has no keys" + ("; it ignores this one" if login.api_key else "")
     expiry = f", until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else ""

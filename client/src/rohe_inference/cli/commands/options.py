@@ -14,8 +14,8 @@ from rich.text import Text
 
 from rohe_inference.cli.config import Login
 from rohe_inference.cli.journal import Journal, default_journal
+from rohe_inference.cli.photo_run import RunOptions
 from rohe_inference.cli.photos import STDIN, Photo, find_photos, listed_photos
-from rohe_inference.cli.running import RunOptions
 from rohe_inference.cli.terminal import console
 from rohe_inference.options import TaskOptions
 
@@ -92,7 +92,7 @@ def chosen_photos(names: Sequence[str], files_from: str | None, *, recursive: bo
 
 
 def task_options(given: dict[str, Any]) -> TaskOptions:
-    """Return the options of each task, of what the user gave. Raises click.UsageError."""
+    """Return the options of each task from the user's. Raises click.UsageError."""
     options = TaskOptions()
     if given["model"]:
         options["model"] = given["model"]
@@ -115,7 +115,7 @@ def task_options(given: dict[str, Any]) -> TaskOptions:
 
 
 def run_options_of(given: dict[str, Any], task: TaskOptions, *, waits: bool) -> RunOptions:
-    """Return the options of the run, of what the user gave."""
+    """Return the options of the run from the user's."""
     return RunOptions(
         task=task,
         waits=waits,

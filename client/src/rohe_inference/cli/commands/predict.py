@@ -27,9 +27,9 @@ from rohe_inference.cli.exits import ExitCode
 from rohe_inference.cli.formats import CsvWriter, JsonLinesWriter, OutcomeWriter, SubmissionWriter, TableWriter
 from rohe_inference.cli.help import ExampleCommand, service_options
 from rohe_inference.cli.outcomes import Outcome
+from rohe_inference.cli.photo_run import PhotoRun
 from rohe_inference.cli.photos import STDIN
 from rohe_inference.cli.progress import RunProgress
-from rohe_inference.cli.running import PhotoRun
 from rohe_inference.options import TaskOptions
 
 #: Makes the writer for an output, given the names of all images.
@@ -123,7 +123,7 @@ def _send_all(
     make_writer: MakeWriter,
     output: str | None = None,
 ) -> int:
-    """Send what the user named, and write the outcomes. Return the exit code."""
+    """Send the named photos, and write the outcomes. Return the exit code."""
     if list(given["photos"]) == [STDIN] and given["files_from"] is None:
         data = sys.stdin.buffer.read()
         if not data:

@@ -120,7 +120,7 @@ class PhotoRun:
                 pass  # outcomes are taken as they come
 
     def _groups(self, progress: RunProgress) -> Iterator[Group]:
-        """Yield what an earlier run left open, then the other photos in new groups, each noted when its turn comes."""
+        """Yield the photos that an earlier run left open, then the others in new groups, each noted when its turn comes."""
         in_groups: set[str] = set()
         for group in self._journal.open_groups():
             if group.batch_id is not None or self._photos.keys() >= set(group.photos):
@@ -182,7 +182,7 @@ class PhotoRun:
         )
 
     def _summarize(self, progress: RunProgress) -> None:
-        """Say what the run did, and delete the journal if nothing is left to do."""
+        """Print the run's result, and delete the journal if nothing is left to do."""
         if progress.total > 1:
             self._say(progress.summary)
         if progress.failed and self._journal.path is not None:

@@ -12,7 +12,7 @@ from flower.utils.broker import RedisBase  # type: ignore[import-untyped]
 from support.samples import a_message, a_request
 
 from inference.broker.redis import RedisBroker
-from tasks.flower_queues import count_messages_of_owners
+from tasks.flower.queues import count_messages_of_owners
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
-from api.route_names import route_name
 from api.security.proxies import Environ, Wsgi
+from api.telemetry.route_names import route_name
 from inference.metrics.api import http_request_duration, http_requests
 
-#: Label of what has no route of its own, or no usual method.
+#: Label of requests without a route of their own, or with an unusual method.
 OTHER = "other"
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 

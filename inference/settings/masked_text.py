@@ -18,7 +18,7 @@ from inference.settings.schema import Settings
 _SECRETS = (["access_key"], ["secret_key"], ["secret"], ["password"], ["url"], ["sha256"], ["headers"])
 
 
-def effective(settings: Settings) -> dict[str, Any]:
+def masked_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings as plain data, secrets masked."""
     plain: dict[str, Any] = shown_value(settings.model_dump(mode="python"))
     return plain

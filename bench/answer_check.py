@@ -1,4 +1,4 @@
-"""`python -m bench.checking FOLDER URL CLIENTS SECONDS`: check that each client gets its own answer; prints JSON.
+"""`python -m bench.answer_check FOLDER URL CLIENTS SECONDS`: check that each client gets its own answer; prints JSON.
 
 Every request has one of a few dozen images, and a unique id. The answer must have that id, and the vector that the model
 returns for that image in process; no two images have the same vector, so that an exchanged answer is detected.
@@ -22,7 +22,7 @@ import uvloop
 from numpy.typing import NDArray
 
 from bench.http_client import Connections
-from bench.measuring import TOLERANCE
+from bench.rounds import TOLERANCE
 from bench.workload import model_of
 
 _IMAGES = 32

@@ -12,8 +12,8 @@ import pytest
 from api_rig import assert_problem, encoded_form, picture
 from flask.testing import FlaskClient
 
-from api.forms import spooling
-from api.forms.spooling import Spool, content_of
+from api.forms import spool
+from api.forms.spool import Spool, content_of
 from inference.errors import ServiceUnavailable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -23,7 +23,7 @@ SIZES = (0, 1, 999, 1_000, 1_001, 300_000, 700_000)
 
 @pytest.fixture(autouse=True)
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spooling, "MAX_IN_MEMORY_BYTES", 1_000)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY_BYTES", 1_000)
 
 
 def unnamed_files() -> int:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-BEGIN = "from pathlib import Path\nfrom inference.metrics import sharing\nsharing.share_metrics(Path({folder!r}))\n"
+BEGIN = "from pathlib import Path\nfrom inference.metrics import shared_values\nshared_values.share_metrics(Path({folder!r}))\n"
 
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -41,7 +41,7 @@ api.event_streams.set(2)
 text = exposition.exposition().decode()
 print(*sorted(line for line in text.splitlines() if line.startswith((
     "inference_http_requests_total", "inference_event_streams", "inference_http_request_duration_seconds_count"))), sep="\\n")
-print(*sorted(file.name for file in sharing.shared_folder().glob("*.db") if not file.name.endswith(f"_{os.getpid()}.db")))
+print(*sorted(file.name for file in shared_values.shared_folder().glob("*.db") if not file.name.endswith(f"_{os.getpid()}.db")))
 """
     done = run(code, tmp_path)
     assert done.stdout.splitlines() == [
@@ -61,7 +61,7 @@ def test_folder_of_a_killed_process_is_removed_by_the_next_and_that_of_another_i
 
     code = f"""
 import os, subprocess, sys
-own = sharing.shared_folder()
+own = shared_values.shared_folder()
 for folder in (own, {str(left)!r}):
     os.utime(folder, ({long_ago}, {long_ago}))
 subprocess.run([sys.executable, "-c", {BEGIN.format(folder=str(tmp_path))!r}], check=True)
@@ -81,7 +81,7 @@ def test_a_new_folder_that_has_no_lock_yet_is_kept(tmp_path: Path) -> None:
 
 
 def test_instruments_that_are_there_already_cannot_be_shared() -> None:
-    code = "import prometheus_client\nfrom inference.metrics.sharing import share_metrics\nshare_metrics()"
+    code = "import prometheus_client\nfrom inference.metrics.shared_values import share_metrics\nshare_metrics()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "RuntimeError" in done.stderr
 
@@ -94,11 +94,11 @@ def test_a_folder_that_cannot_be_created_is_a_configuration_error(tmp_path: Path
 def test_a_process_that_shares_nothing_has_its_values_for_itself(tmp_path: Path) -> None:
     """Even if its environment has the variable of the library."""
     code = """
-from inference.metrics import exposition, process_files, sharing, worker
+from inference.metrics import exposition, process_files, shared_values, worker
 worker.predictor_restarts.inc()
 worker.tasks_in_flight.set_function(lambda: 3)
 process_files.add_ended_process(1)
-print(sharing.shared_folder(), *sorted(line for line in exposition.exposition().decode().splitlines() if line.startswith((
+print(shared_values.shared_folder(), *sorted(line for line in exposition.exposition().decode().splitlines() if line.startswith((
     "inference_predictor_restarts_total", "inference_tasks_in_flight"))))
 """
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
@@ -111,7 +111,7 @@ def test_a_file_of_a_killed_process_that_cannot_be_read_is_removed(tmp_path: Pat
     code = """
 from inference.metrics import api, exposition, process_files
 api.http_requests.labels("/", "GET", "200").inc()
-folder = sharing.shared_folder()
+folder = shared_values.shared_folder()
 (folder / "counter_999999.db").touch()
 (folder / "histogram_999999.db").write_bytes(b"\\xff" * 64)
 process_files.add_ended_process(999999)
@@ -129,7 +129,7 @@ def test_a_folder_that_has_vanished_ends_no_process(tmp_path: Path) -> None:
 import os, shutil
 from inference.metrics import api, exposition, process_files
 api.http_requests.labels("/", "GET", "200").inc()
-shutil.rmtree(sharing.shared_folder())
+shutil.rmtree(shared_values.shared_folder())
 process_files.add_ended_process(999999)
 pid = os.fork()
 if pid == 0:

@@ -19,7 +19,7 @@ from api.server.gunicorn_log import GunicornLog
 from api.server.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
 from api.server.minimum_pace import show_progress
 from api.server.response_writer import use_response_writer
-from api.server.stopping import SharedFlag
+from api.server.shutdown_flag import SharedFlag
 from inference.keys.exposure import check_exposure
 from inference.metrics.process_files import add_ended_process
 from inference.runtime.heap import freeze_heap

@@ -28,7 +28,7 @@ _shared: list[Path] = []
 
 
 def share_metrics(parent: Path | None = None) -> None:
-    """Let this process and those that it forks share the values of their instruments, until this process ends.
+    """Let this process and its forks share the values of their instruments, until this process ends.
 
     Args:
         parent: folder of the folder; default: in memory, or the folder for temporary files where there is no such folder.

@@ -24,11 +24,11 @@ from pydantic_settings import (
 from inference.errors import ConfigurationError
 from inference.settings.documents import read_mapping, read_text
 from inference.settings.installation import APPLICATION, IS_WHEEL
-from inference.settings.renamed import with_new_names, with_new_variables
+from inference.settings.masked_text import explain
+from inference.settings.renamed_keys import with_new_names, with_new_variables
 from inference.settings.rohe.forms import Translation, translate
 from inference.settings.schema import Settings
 from inference.settings.secret_files import value_or_content, with_contents
-from inference.settings.showing import explain
 from inference.settings.variables import CONFIG_VARIABLE, is_port_link, secret_variables, unknown_variables
 
 DEFAULT_CONFIG = Path("configurations/local.yaml")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from inference.errors import ServiceUnavailable
-from inference.storage.incoming import INCOMING_PREFIX, expires_at_ms
+from inference.storage.client_uploads import INCOMING_PREFIX, expires_at_ms
 from inference.storage.protocol import ObjectStore
 
 logger = logging.getLogger(__name__)

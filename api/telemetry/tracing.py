@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import Flask, Request, Response
 from flask.globals import request_ctx
 
-from api.route_names import route_name
 from api.security.caller import caller_in
+from api.telemetry.route_names import route_name
 from api.views.problems import error_code_in
 from inference.runtime.log_context import logged_request_id, logged_trace_id
 from inference.tracing.context import active_context, read_context, trace_id_of
@@ -46,7 +46,7 @@ def in_send_span(tracer: Tracer | None, accept: Callable[[], T], describe: Calla
     """Call `accept` in the span `send QUEUE`, in which tasks are checked, stored and queued, if the request has a span.
 
     Args:
-        describe: returns the queue of what was accepted, and attributes.
+        describe: returns the queue of the accepted tasks, and attributes.
     """
     span = None if tracer is None else tracer.start_child("send", "producer")
     if span is None:

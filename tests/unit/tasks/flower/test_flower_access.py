@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.flower_access import login_problem
+from tasks.flower.access import login_problem
 
 
 @pytest.mark.parametrize("logins", [["me:pw"], ["me:p:w"], ["me:pw", "you:pw"]])

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.checking import Sample, distinguishable, is_right
-from bench.measuring import TOLERANCE
+from bench.answer_check import Sample, distinguishable, is_right
+from bench.rounds import TOLERANCE
 
 
 def answer(values: list[float], request_id: str = "a-1") -> dict[str, Any]:

@@ -61,7 +61,7 @@ def is_expanded(size: int, stored: int) -> bool:
 
 
 def check_archive(archive: zipfile.ZipFile, limits: ModelFileLimits) -> Sequence[zipfile.ZipInfo]:
-    """Check the declared members of an archive, and return those that are not folders.
+    """Check the declared members of an archive, and return all but the folders.
 
     Raises:
         ConfigurationError: there are too many members, they are too large, or one is not a plain file at a unique path below

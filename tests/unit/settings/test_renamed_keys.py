@@ -9,7 +9,7 @@ import pytest
 from support.settings_files import complaint, load
 
 from inference.settings import Settings
-from inference.settings.renamed import RENAMED, RENAMED_SECTIONS, RENAMED_VALUES
+from inference.settings.renamed_keys import RENAMED, RENAMED_SECTIONS, RENAMED_VALUES
 
 OLD, NEW = "uploads.inline_quiet_max_bytes", "uploads.inline_max_bytes"
 

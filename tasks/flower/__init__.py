@@ -1,0 +1,1 @@
+"""Parts of Flower's process: its login, the lengths of queues, and its variables."""
