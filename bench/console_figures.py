@@ -30,7 +30,7 @@ import urllib3
 from bench import workload
 from bench.console_tabs import chromium
 from bench.contenders import Ours, Request
-from bench.measuring import closed
+from bench.rounds import closed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
