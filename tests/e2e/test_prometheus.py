@@ -92,6 +92,8 @@ def test_alerts_are_raised_while_the_worker_stands_still(service: Service, scrap
     (worker,) = service.processes("worker")
     worker.suspend()
     try:
+        # without a task, no worker is no reason for an alert
+        service.submit(DIGIT, model="digits")
         wait_until(lambda: scraping.alerts() >= _OF_A_WORKER, timeout_s=_TIMEOUT_S, what="the alerts are raised")
     finally:
         worker.resume()
