@@ -43,11 +43,11 @@ function chartOptions(names, width, hasPoints) {
   return {
     width,
     height: HEIGHT_PX,
-    padding: [null, 24, null, null],
+    padding: [null, 32, null, null],
     cursor: { y: false },
     legend: { markers: { dash: (_, index) => dashOf(index - 1)[1] } },
     scales: { x: { range: lastMinutes }, y: { range: (_, low, high) => [0, Math.max(5, high * 1.1)] } },
-    axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => CLOCK.format(at * 1000)) }, { ...axis, size: 44 }],
+    axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => CLOCK.format(at * 1000)) }, { ...axis, size: 52 }],
     series: [{ value: (_, at) => (at ? CLOCK.format(at * 1000) : "–") }, ...series],
   };
 }
@@ -157,7 +157,7 @@ function Sinks({ sinks }) {
 }
 
 function Stores({ status }) {
-  const rows = Object.entries(status.stores).map(([name, state]) => [name.replaceAll("_", " "), state === "ok" ? html`<${Status} name="ok" />` : html`<${Status} name="failed" /> ${state}`]);
+  const rows = Object.entries(status.stores).map(([name, state]) => [name.replaceAll("_", " "), state === "ok" ? html`<${Status} name="ok" />` : html`<${Status} name="failed" />: ${state}`]);
   return html`<${Table} caption="Stores" columns=${[["Store"], ["State"]]} rows=${rows} />`;
 }
 
