@@ -394,6 +394,8 @@ class TestRequests:
         images = [("image", ("x.png", picture("x.png")["buffer"]))] * 40
         assert requests.post(f"{service.url}/inference/batch", files=images, data={"model": "digits"}, timeout=60).ok
         visitor.page.set_viewport_size({"width": 1280, "height": 800})
+        status = requests.get(f"{service.url}/status", timeout=20).json()  # a verdict that changes may move what is below it
+        visitor.page.route("**/status", lambda route: route.fulfill(json=status))
         visitor.page.add_init_script(_SUM_SHIFTS)
         visitor.open(path)
         visitor.page.wait_for_timeout(1500)

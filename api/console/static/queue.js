@@ -52,6 +52,10 @@ function chartOptions(names, width, hasPoints) {
   };
 }
 
+function Figure({ title, about, children }) {
+  return html`<figure><figcaption>${title} <span class="quiet">${about}</span></figcaption>${children}</figure>`;
+}
+
 /** A line for each name. data: times in seconds since the epoch, then the values of each name, null where there is none. */
 function Chart({ title, about, names, data, hasPoints = false }) {
   const place = useRef(null);
@@ -80,8 +84,7 @@ function Chart({ title, about, names, data, hasPoints = false }) {
     };
   }, [key]);
   useEffect(() => chart.current?.setData(data));
-  return html`<figure><figcaption>${title} <span class="quiet">${about}</span></figcaption>
-    <div class="chart" ref=${place} aria-hidden="true"></div></figure>`;
+  return html`<${Figure} title=${title} about=${about}><div class="chart" ref=${place} aria-hidden="true"></div></${Figure}>`;
 }
 
 /** Waiting images of each model since this page was opened, 15 minutes at most. */
@@ -92,14 +95,15 @@ function Waiting({ samples, names }) {
 
 /** How many images the batches of each model had, by minute. */
 function Fill({ models }) {
-  if (!models.some(({ fill }) => fill.length)) return html`<p class="quiet">No batch ran in the last 15 minutes.</p>`;
+  const about = { title: "Images in a batch", about: "on average, each of the last 15 minutes" };
+  if (!models.some(({ fill }) => fill.length)) return html`<${Figure} ...${about}><p class="chart quiet">No batch ran.</p></${Figure}>`; // as high as a chart
   const now = Math.floor(Date.now() / 60000);
   const minutes = Array.from({ length: KEPT_MINUTES }, (_, at) => KEPT_MINUTES - 1 - at);
   const means = models.map(({ fill }) => {
     const byMinute = new Map(fill.map(({ minutes_ago: ago, images, batches }) => [ago, images / batches]));
     return minutes.map((ago) => byMinute.get(ago) ?? null);
   });
-  return html`<${Chart} title="Images in a batch" about="on average, each of the last 15 minutes" names=${models.map(({ model }) => model)}
+  return html`<${Chart} ...${about} names=${models.map(({ model }) => model)}
     data=${[minutes.map((ago) => (now - ago) * 60), ...means]} hasPoints=${true} />`;
 }
 
