@@ -110,6 +110,9 @@ class TestTry:
         expect(visitor.page.locator(".answer")).to_contain_text("50 of 50 images", timeout=PATIENCE_MS)
         expect(visitor.page.locator("progress")).to_have_attribute("value", "50")
         expect(visitor.page.locator(".grid li")).to_have_count(50)
+        expect(visitor.page.get_by_label("curl request")).to_contain_text(
+            re.compile("-F image=@49.png.*-F model=digits.*/inference/batch", re.DOTALL)
+        )
         visitor.page.get_by_role("button", name="refused 2").click()
         expect(visitor.page.locator(".grid li")).to_contain_text(["3.png", "17.png"])
         with visitor.page.expect_download() as download:
@@ -386,8 +389,13 @@ class TestRequests:
         assert visitor.console == []
 
     @pytest.mark.parametrize("path", ["", "tasks", "dead-letters", "queue", "models"])
-    def test_what_they_bring_moves_nothing_that_is_shown(self, visitor: Visit, path: str) -> None:
+    def test_what_they_bring_moves_nothing_that_is_shown(self, visitor: Visit, service: Service, path: str) -> None:
+        # Tasks that are accepted in one moment: the service alone knows their order.
+        images = [("image", ("x.png", picture("x.png")["buffer"]))] * 40
+        assert requests.post(f"{service.url}/inference/batch", files=images, data={"model": "digits"}, timeout=60).ok
         visitor.page.set_viewport_size({"width": 1280, "height": 800})
+        status = requests.get(f"{service.url}/status", timeout=20).json()  # a verdict that changes may move what is below it
+        visitor.page.route("**/status", lambda route: route.fulfill(json=status))
         visitor.page.add_init_script(_SUM_SHIFTS)
         visitor.open(path)
         visitor.page.wait_for_timeout(1500)

@@ -1,7 +1,8 @@
 // One batch: its images by status, as they end.
 import { useRef, useState } from "preact/hooks";
 import { Announcement, Connection, Heading, Picture, ProblemNote, Status, html, labelOf, many, page, percent, saveFile } from "./parts.js";
-import { ask, filesOfBatch, mayRun, useLive } from "./service.js";
+import { ask, mayRun, sentAs, useLive } from "./service.js";
+import { Snippets } from "./snippets.js";
 
 const OPEN = ["queued", "running"];
 const COLUMNS = ["index", "status", "task_id", "request_id", "class", "label", "confidence_level", "error"];
@@ -69,7 +70,7 @@ export default function Batch({ subject }) {
   if (!batch) return html`<${Heading} title="Batch"><${Connection} state=${state} /></${Heading}><${ProblemNote} problem=${state.problem} />`;
   const { counts, items, status } = batch;
   const ended = endedOf(counts);
-  const files = filesOfBatch(subject);
+  const { files, model } = sentAs(subject);
   const cancel = () => ask(`batches/${subject}`, { method: "DELETE" }).then(update, setProblem);
   const chosen = items.map((item, index) => ({ item, index })).filter(({ item }) => !shown || item.status === shown);
   return html`
@@ -87,5 +88,6 @@ export default function Batch({ subject }) {
       </span>
     </div>
     <ul class="grid">${chosen.map(({ item, index }) => html`<${Item} key=${index} item=${item} index=${index} file=${files[index]} />`)}</ul>
+    ${files.length > 0 && html`<${Snippets} names=${files.map((file) => file.name)} model=${model} />`}
   `;
 }

@@ -102,7 +102,7 @@ export function ProblemNote({ problem }) {
       ${expected && html`<div><dt>What would be right</dt><dd>${expected}</dd></div>`}
       ${wait && html`<div><dt>Try again in</dt><dd>${seconds(wait)}</dd></div>`}
       ${Object.entries(workers).map(([worker, said]) => html`<div key=${worker}><dt>${worker}</dt><dd>${said}</dd></div>`)}
-      ${task && html`<div><dt>Task</dt><dd><a href=${page(`tasks/${task}`)}>${task}</a></dd></div>`}
+      ${task && !location.pathname.endsWith(task) && html`<div><dt>Task</dt><dd><a href=${page(`tasks/${task}`)}>${task}</a></dd></div>`}
       ${problem.requestId && html`<div><dt>Request id, for the log</dt><dd><code>${problem.requestId}</code></dd></div>`}
     </dl>
   </div>`;

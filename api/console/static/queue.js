@@ -43,13 +43,17 @@ function chartOptions(names, width, hasPoints) {
   return {
     width,
     height: HEIGHT_PX,
-    padding: [null, 24, null, null],
+    padding: [null, 32, null, null],
     cursor: { y: false },
     legend: { markers: { dash: (_, index) => dashOf(index - 1)[1] } },
     scales: { x: { range: lastMinutes }, y: { range: (_, low, high) => [0, Math.max(5, high * 1.1)] } },
-    axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => CLOCK.format(at * 1000)) }, { ...axis, size: 44 }],
+    axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => CLOCK.format(at * 1000)) }, { ...axis, size: 52 }],
     series: [{ value: (_, at) => (at ? CLOCK.format(at * 1000) : "–") }, ...series],
   };
+}
+
+function Figure({ title, about, children }) {
+  return html`<figure><figcaption>${title} <span class="quiet">${about}</span></figcaption>${children}</figure>`;
 }
 
 /** A line for each name. data: times in seconds since the epoch, then the values of each name, null where there is none. */
@@ -80,8 +84,7 @@ function Chart({ title, about, names, data, hasPoints = false }) {
     };
   }, [key]);
   useEffect(() => chart.current?.setData(data));
-  return html`<figure><figcaption>${title} <span class="quiet">${about}</span></figcaption>
-    <div class="chart" ref=${place} aria-hidden="true"></div></figure>`;
+  return html`<${Figure} title=${title} about=${about}><div class="chart" ref=${place} aria-hidden="true"></div></${Figure}>`;
 }
 
 /** Waiting images of each model since this page was opened, 15 minutes at most. */
@@ -92,14 +95,15 @@ function Waiting({ samples, names }) {
 
 /** How many images the batches of each model had, by minute. */
 function Fill({ models }) {
-  if (!models.some(({ fill }) => fill.length)) return html`<p class="quiet">No batch ran in the last 15 minutes.</p>`;
+  const about = { title: "Images in a batch", about: "on average, each of the last 15 minutes" };
+  if (!models.some(({ fill }) => fill.length)) return html`<${Figure} ...${about}><p class="chart quiet">No batch ran.</p></${Figure}>`; // as high as a chart
   const now = Math.floor(Date.now() / 60000);
   const minutes = Array.from({ length: KEPT_MINUTES }, (_, at) => KEPT_MINUTES - 1 - at);
   const means = models.map(({ fill }) => {
     const byMinute = new Map(fill.map(({ minutes_ago: ago, images, batches }) => [ago, images / batches]));
     return minutes.map((ago) => byMinute.get(ago) ?? null);
   });
-  return html`<${Chart} title="Images in a batch" about="on average, each of the last 15 minutes" names=${models.map(({ model }) => model)}
+  return html`<${Chart} ...${about} names=${models.map(({ model }) => model)}
     data=${[minutes.map((ago) => (now - ago) * 60), ...means]} hasPoints=${true} />`;
 }
 
@@ -157,7 +161,7 @@ function Sinks({ sinks }) {
 }
 
 function Stores({ status }) {
-  const rows = Object.entries(status.stores).map(([name, state]) => [name.replaceAll("_", " "), state === "ok" ? html`<${Status} name="ok" />` : html`<${Status} name="failed" /> ${state}`]);
+  const rows = Object.entries(status.stores).map(([name, state]) => [name.replaceAll("_", " "), state === "ok" ? html`<${Status} name="ok" />` : html`<${Status} name="failed" />: ${state}`]);
   return html`<${Table} caption="Stores" columns=${[["Store"], ["State"]]} rows=${rows} />`;
 }
 

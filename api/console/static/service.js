@@ -77,17 +77,15 @@ export function serverTimings(answer) {
 }
 
 const KEPT_BATCHES = 5;
-const sentFiles = new Map();
+const sent = new Map();
 
-/** Keep the files of a batch that this tab has sent, so that their pictures are shown without asking the service. */
-export function keepFiles(batchId, files) {
-  sentFiles.set(batchId, files);
-  if (sentFiles.size > KEPT_BATCHES) sentFiles.delete(sentFiles.keys().next().value);
+/** Keep the files of a batch that this tab has sent to a model, so that their pictures are shown without asking the service. */
+export function keepSent(batchId, files, model) {
+  sent.set(batchId, { files, model });
+  if (sent.size > KEPT_BATCHES) sent.delete(sent.keys().next().value);
 }
 
-export function filesOfBatch(batchId) {
-  return sentFiles.get(batchId) || [];
-}
+export const sentAs = (batchId) => sent.get(batchId) || { files: [] };
 
 /** Run the image of a task again; a task that was given up is no dead letter after that. */
 export async function replay({ task_id: id, error }) {

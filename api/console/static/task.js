@@ -107,7 +107,8 @@ export default function Task({ subject }) {
     isEnded: () => Boolean(erasure) || Boolean(latest.current?.finished_at) && ![...latest.current.deliveries, latest.current.webhook].some((delivery) => delivery?.status === "pending"),
   });
   if (erasure) return html`<${Erased} erasure=${erasure} />`;
-  if (!task) return html`<${Heading} title="Task"><${Connection} state=${state} /></${Heading}><${ProblemNote} problem=${state.problem} />`;
+  if (!task) return html`<${Heading} title="Task"><${Connection} state=${state} /></${Heading}><${ProblemNote} problem=${state.problem} />
+    ${state.name === "failed" && html`<p><a href=${page("tasks")}>Tasks</a> has those that are kept.</p>`}`;
   return html`
     <${Heading} title="Task"><${Status} name=${task.status} /><${Connection} state=${state} /></${Heading}>
     <${Announcement} text=${`The task is ${task.status}`} />
@@ -118,7 +119,7 @@ export default function Task({ subject }) {
       </div>
       <div>
         ${task.result && html`<${Result} result=${task.result} />`}
-        ${task.error && html`<${ProblemNote} problem=${{ document: { ...task.error, task_id: null } }} />`}
+        ${task.error && html`<${ProblemNote} problem=${{ document: task.error }} />`}
         ${!task.finished_at && html`<${Waiting} task=${task} />`}
         ${task.timings.queue_ms != null && html`<h2>Where the time went</h2><${Waterfall} timings=${task.timings} />`}
       </div>

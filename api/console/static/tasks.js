@@ -12,9 +12,11 @@ const isWanted = (task, { status, since }) =>
 
 /** The newest tasks of both lists that the filters want; an entry of `changed` replaces that of the same id. */
 function merge(tasks, changed, filters) {
-  const byId = new Map([...tasks, ...changed].map((task) => [task.task_id, task]));
+  const known = new Set(tasks.map((task) => task.task_id));
+  const byId = new Map([...changed.filter((task) => !known.has(task.task_id)), ...tasks, ...changed].map((task) => [task.task_id, task]));
   const wanted = [...byId.values()].filter((task) => isWanted(task, filters));
-  return wanted.sort((one, other) => (one.task_id < other.task_id ? 1 : -1)).slice(0, LIMIT); // ids ascend with time
+  // Those of a batch were accepted in one moment, and stay in the order of the service.
+  return wanted.sort((one, other) => (one.created_at === other.created_at ? 0 : one.created_at < other.created_at ? 1 : -1)).slice(0, LIMIT);
 }
 
 /** One page of tasks; the first of them is live. */

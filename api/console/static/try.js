@@ -1,7 +1,7 @@
 // Try: classify an image, or several as a batch.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Announcement, Heading, Picture, ProblemNote, Result, Status, Waterfall, attemptOf, go, html, labelOf, page, percent, placeOf, shortDigest } from "./parts.js";
-import { SETTINGS, ask, keepFiles, mayRun, Problem, send, serverTimings, useLive } from "./service.js";
+import { SETTINGS, ask, keepSent, mayRun, Problem, send, serverTimings, useLive } from "./service.js";
 import { Snippets } from "./snippets.js";
 
 const SAMPLES = { cat: "chelsea.jpg", coffee: "coffee.jpg", rocket: "rocket.webp", "digit 7": "digit_7.png" };
@@ -28,7 +28,7 @@ async function sendBatch(files, model, signal) {
   data.append("metadata", JSON.stringify(files.map((file) => ({ request_id: file.name.slice(0, 256) }))));
   const answer = await send("inference/batch", { method: "POST", body: data, headers: { Prefer: "respond-async" }, signal });
   const { batch_id: id } = await answer.json();
-  keepFiles(id, files);
+  keepSent(id, files, model);
   go(`batches/${id}`);
 }
 
