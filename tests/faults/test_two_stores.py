@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.process, pytest.mark.services, pytest.mark.timeout(600
 CUTS = 6
 #: Longer than the client of the task store tries, and shorter than the API does.
 CUT_S = 1.2
-ORPHAN_AFTER_S = 10
+#: No request is under way any more when orphans are deleted.
+ORPHAN_AFTER_S = 2
 
 
 LARGE = picture(400)
@@ -55,7 +56,7 @@ class World:
 
     def wait_for_no_orphans(self) -> None:
         """Nothing but the service sees to it: the relay would wait for longer."""
-        wait_until(lambda: not self.orphans(), timeout_s=ORPHAN_AFTER_S / 2, what="each upload is of a task")
+        wait_until(lambda: not self.orphans(), timeout_s=30, what="each upload is of a task")
 
     def delete_orphans(self) -> None:
         """Delete orphans like the relay, but sooner than its setting may say."""

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psutil
 from support.client import Client, free_port, wait_until
-from support.model_cache import CACHE_VARIABLE
-from support.service import ROOT
+from support.service import ROOT, VARIABLES
 
 #: Far longer than any of them takes, also on a machine that has much else to do.
 READY_TIMEOUT_S = 240
@@ -28,7 +27,7 @@ class Parts(Client):
     def __init__(self, folder: Path, config: Path, variables: dict[str, str]) -> None:
         super().__init__(free_port())
         self.config = config
-        self.environment = os.environ | CACHE_VARIABLE | variables | {"INFERENCE_CONFIG": str(config)}
+        self.environment = os.environ | VARIABLES | variables | {"INFERENCE_CONFIG": str(config)}
         self._folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 

@@ -17,6 +17,9 @@ from support.model_cache import CACHE_VARIABLE
 
 ROOT = Path(__file__).parent.parent.parent
 
+#: For the processes of a service; they take precedence over its configuration. No proxy needs to learn that an API stops.
+VARIABLES = CACHE_VARIABLE | {"INFERENCE_API__SHUTDOWN_DELAY_S": "0"}
+
 #: Text of each part's command line that no other part's has.
 _MARKS = {
     "broker": "valkey-server",
@@ -52,9 +55,7 @@ class Service(Client):
         self._command = (str(ROOT / "server.py"), *command)
         self._cwd = cwd
         if config is None:
-            self.config.write_text(
-                yaml.safe_dump({"data_dir": str(self.data_dir), "api": {"shutdown_delay_s": 0}} | settings), encoding="utf-8"
-            )
+            self.config.write_text(yaml.safe_dump({"data_dir": str(self.data_dir)} | settings), encoding="utf-8")
         self.process: subprocess.Popen[bytes] | None = None
         #: every process that was ever seen below server.py
         self._seen: dict[int, psutil.Process] = {}
@@ -62,7 +63,7 @@ class Service(Client):
     @property
     def environment(self) -> dict[str, str]:
         """Environment for a command that is to find this service's configuration."""
-        return os.environ | CACHE_VARIABLE | self._variables | {"INFERENCE_CONFIG": str(self.config)}
+        return os.environ | VARIABLES | self._variables | {"INFERENCE_CONFIG": str(self.config)}
 
     @property
     def log(self) -> str:
@@ -73,7 +74,7 @@ class Service(Client):
             self.process = subprocess.Popen(
                 [sys.executable, *self._command, "--config", str(self.config), "--port", str(self.port)],
                 cwd=self._cwd,
-                env=os.environ | CACHE_VARIABLE | self._variables,
+                env=os.environ | VARIABLES | self._variables,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

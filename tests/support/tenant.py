@@ -92,7 +92,7 @@ class Tenant:
             orphans.check_once()
             return not store.find_unknown(store.get_tag(), [key.rpartition("/")[2] for key in self.uploads()])
 
-        wait_until(are_gone, timeout_s=6 * after_s, what="each object is of a task")
+        wait_until(are_gone, timeout_s=60 + 2 * after_s, what="each object is of a task")
 
     @cached_property
     def objects(self) -> ObjectStore:

@@ -39,9 +39,7 @@ def picture(size: int) -> bytes:
 def running_parts(folder: Path, settings: Mapping[str, Any], *, with_broker: bool = False) -> Iterator[Parts]:
     """One of each part on these settings, ready to serve; the embedded broker too where that is asked for."""
     config = folder / "config.yaml"
-    config.write_text(
-        yaml.safe_dump({"data_dir": str(folder / "data"), "api": {"shutdown_delay_s": 0}} | dict(settings)), encoding="utf-8"
-    )
+    config.write_text(yaml.safe_dump({"data_dir": str(folder / "data")} | dict(settings)), encoding="utf-8")
     parts = Parts(folder, config, {})
     try:
         if with_broker:
