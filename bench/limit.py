@@ -24,6 +24,7 @@ from inference.imaging import ImageLimits, decode_into, inspect
 from inference.models.loading import LoadedModel, load_model, warm_up
 from inference.models.spec import InputSpec, ModelSpec
 from inference.runtime.cpu import usable_cores
+from inference.runtime.memory import return_large_blocks
 
 _SECONDS = 3.0
 _LIMITS = ImageLimits(50_000_000)
@@ -90,4 +91,5 @@ def _header(spec: InputSpec, data: bytes) -> ImageHeader:
 
 
 if __name__ == "__main__":
+    return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # as the worker does: decoding a photo takes a quarter less
     sys.stdout.write(json.dumps(measure(Path(sys.argv[1]), Path(sys.argv[2]))))
