@@ -11,6 +11,7 @@ from api.acceptance.batch_submission import BatchSubmissions
 from api.acceptance.client_uploads import ClientUploads
 from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.named_images import NamedImages
+from api.acceptance.operation_rate import OperationRate
 from api.acceptance.owner_limits import OwnerLimits
 from api.acceptance.pacing import OwnerPacing
 from api.acceptance.submission import Submissions
@@ -49,6 +50,7 @@ class Components:
     submissions: Submissions
     batch_submissions: BatchSubmissions
     client_uploads: ClientUploads
+    operation_rate: OperationRate
     commands: Commands
     events: EventHub
     #: reads the state for operators, at most once a second: pages that are open ask often
@@ -88,6 +90,7 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
         client_uploads=ClientUploads(
             services.objects, services.store, services.settings.uploads, check_free_space=services.free_space.check
         ),
+        operation_rate=OperationRate(),
         commands=Commands(
             services.runtime_config,
             services.desired,

@@ -37,6 +37,7 @@ def erase_tasks() -> Response:
     if not read_flag(query, "erase"):
         raise InvalidRequest("these tasks can only be erased", field="erase", expected="erase=true")
     wanted = task_access().narrow(TaskFilter(request_id))
+    components().operation_rate.count(caller())
     records, has_more = find_tasks(components().services.store, wanted, limit=_LIMIT)
     if not records:
         raise TaskNotFound(f"there is no task with the request id {shown(request_id)}")

@@ -30,6 +30,7 @@ def create_upload() -> Response:
         raise InvalidRequest(
             "this request has no body", field="body", expected="no body; the image goes to the URL of the answer"
         )
+    components().operation_rate.count(caller())
     upload = components().client_uploads.create(caller())
     document: dict[str, Any] = {
         "method": "PUT",

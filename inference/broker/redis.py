@@ -6,7 +6,6 @@ A message with an owner is put on a list of the owner instead, so that owners ta
 from __future__ import annotations
 
 import base64
-import dataclasses
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
@@ -162,7 +161,7 @@ class RedisBroker:
 
     def _push(self, queue: str, message: QueueMessage, priority: int, owner: str, *, is_redelivered: bool = False) -> Enqueue:
         own_id = envelope.message_id(message)
-        push = self._enqueue(
+        return self._enqueue(
             queue,
             HIGHEST_PRIORITY - priority,  # with Redis, kombu's highest priority is 0
             body=base64.b64encode(envelope.body(message)).decode(),
@@ -171,8 +170,9 @@ class RedisBroker:
             content_encoding=envelope.CONTENT_ENCODING,
             correlation_id=own_id,
             is_redelivered=is_redelivered,
+            owner=owner,
+            cost=len(message.items),
         )
-        return _of_owner(push, owner, cost=len(message.items)) if owner and self.has_turns else push
 
     def _enqueue(
         self,
@@ -185,6 +185,8 @@ class RedisBroker:
         content_encoding: str | None,
         correlation_id: Any,
         is_redelivered: bool = False,
+        owner: str = "",
+        cost: int = 1,
     ) -> Enqueue:
         step = max(step for step in _STEPS if step <= native_priority)
         delivery_info: dict[str, Any] = {"exchange": "", "routing_key": queue}
@@ -207,7 +209,12 @@ class RedisBroker:
             "properties": properties,
         }
         keyed = self._key_prefix + queue
-        return Enqueue(_list_key(keyed, step), orjson.dumps(document), wake_up_key(keyed))
+        list_key = _list_key(keyed, step)
+        if not (owner and self.has_turns):
+            return Enqueue(list_key, orjson.dumps(document), wake_up_key(keyed))
+        return Enqueue(
+            _owner_list(list_key, owner), orjson.dumps(document), wake_up_key(keyed), turns_key=_turns_key(list_key), cost=cost
+        )
 
 
 def _read(payload: bytes) -> QueueMessage | None:
@@ -224,14 +231,3 @@ def _owner_list(list_key: str, owner: str) -> str:
 
 def _turns_key(list_key: str) -> str:
     return f"{list_key}{_SEPARATOR}turns"
-
-
-def _of_owner(push: Enqueue, owner: str, *, cost: int) -> Enqueue:
-    """Return the push to the list of an owner, whose turns are those of the list without owners."""
-    lists = push.list_key
-    return dataclasses.replace(
-        push,
-        list_key=_owner_list(lists, owner),
-        turns_key=_turns_key(lists),
-        cost=cost,
-    )

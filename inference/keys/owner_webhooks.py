@@ -43,6 +43,8 @@ class OwnerWebhooks:
         if not owner or self._owner_settings is None:
             return common
         own = self._owner_settings(owner).webhook
+        if not own.model_fields_set:
+            return common
         return WebhookDefaults(
             own.secrets or common.secrets,
             own.url or (None if own.secrets else common.url),

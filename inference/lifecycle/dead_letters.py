@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -86,7 +87,7 @@ class DeadLetters:
         The end of a task never changes, so the input runs again as a task with another id.
 
         Raises:
-            TaskNotFound: the task is not a dead letter.
+            TaskNotFound: the task is not a dead letter, or was erased meanwhile: then nothing of it runs again.
         """
         record = self._store.get(task_id)
         was_refused = "refused" in record.deliveries.values()
@@ -114,10 +115,19 @@ class DeadLetters:
             idempotency_key=f"replay:{task_id}",  # two operators, or a repeated command, start only one task
         )
         accepted = accept(self._store, self._broker, request)
+        if self._store.get_many([task_id]) == [None]:  # erased since it was read: its image must not run again
+            self._take_back(request)
+            raise TaskNotFound("the task was erased meanwhile", task_id=task_id)
         if not accepted.created:
             self._objects.delete(item.object_key)
         self.discard(task_id)  # last, so that a failed replay keeps the dead letter
         return accepted.task_id
+
+    def _take_back(self, request: TaskSubmission) -> None:
+        """Erase a replay; the relay erases its image."""
+        task_ids = [request.task_id]
+        self._store.erase(task_ids, erasure_id=uuid.uuid4().hex, owner=request.owner, object_keys=[request.item.object_key])
+        self._broker.forget(request.queue, task_ids)
 
     def discard_oldest(self, kept: int) -> int:
         """Discard all but the newest `kept`; returns the number discarded. Raises ServiceUnavailable."""

@@ -67,7 +67,7 @@ class Commit:
     dead_letter: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Enqueue:
     """A message to push in the same step as the record (for a Redis broker that is also the task store)."""
 
@@ -88,7 +88,7 @@ class Accepted:
     created: bool
     #: bytes of all inline images in the store
     inline_bytes: int = 0
-    #: use of the owner after this; None without an owner
+    #: use of the owner after this; None without limits
     use: OwnerUse | None = None
 
 

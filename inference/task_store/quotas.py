@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import orjson
 
@@ -13,26 +14,23 @@ from inference.errors import QuotaExceeded, RateLimited
 _TASKS_RETRY_AFTER_S = 1.0
 
 
-def limits_field(limits: Limits, image_bytes: int) -> bytes:
-    """Return the argument `limits`.
-
-    Args:
-        image_bytes: bytes of all images of the request.
-    """
+@lru_cache(maxsize=1024)
+def limits_field(limits: Limits) -> bytes:
+    """Return the argument `limits`; empty without any that the task store counts."""
     rate = limits.rate
     found = {
-        "bytes": image_bytes,
         "interval": 1000 / rate.per_s if rate else None,
         "burst": rate.burst if rate else None,
         "images_per_day": limits.images_per_day,
         "bytes_per_day": limits.bytes_per_day,
         "waiting_tasks": limits.waiting_tasks,
     }
-    return orjson.dumps({name: value for name, value in found.items() if value is not None})
+    counted = {name: value for name, value in found.items() if value is not None}
+    return orjson.dumps(counted) if counted else b""
 
 
 def use_from(answer: Sequence[int]) -> OwnerUse:
-    """Return the use of an owner from the numbers at the end of an answer."""
+    """Return the use of an owner with limits from the numbers at the end of an answer."""
     due_ms, images, image_bytes, tasks, day_ms = answer
     return OwnerUse(due_ms / 1000, images, image_bytes, tasks, day_ms / 1000)
 

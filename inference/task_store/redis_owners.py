@@ -2,7 +2,8 @@
 
 Redis keys:
 
-    PREFIX:owner:OWNER:use   hash: `due` of the rate limit; `images` and `bytes` of the day that began at `day`
+    PREFIX:owner:OWNER:use   hash: `due` of the rate limit; `images` and `bytes` of the day that began at `day`; `seq`, the
+                             number of the owner's last task
     PREFIX:open-tasks        hash: by owner, number of tasks that have not ended
 """
 

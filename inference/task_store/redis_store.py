@@ -162,12 +162,13 @@ class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
     ) -> tuple[bytes, str, int, OwnerUse | None]:
         """Accept tasks, or find the ones accepted before.
 
-        Returns the state, the id of the task or batch, the bytes of all inline images, and the use of the owner if there is one.
+        Returns the state, the id of the task or batch, the bytes of all inline images, and the use of the owner if it has limits.
         """
-        quota = limits_field(limits, sum(request.image_bytes for request in requests)) if owner else b""
+        image_bytes = sum(request.image_bytes for request in requests)
         state, found, inline_bytes, *numbers = self._acceptances(
             [
-                *(subject, owner, quota, max_queue_depth, in_ms(self._policy.result_ttl_s)),
+                *(subject, owner, limits_field(limits) if owner else b"", image_bytes),
+                *(max_queue_depth, in_ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
                 *(entries, len(enqueue)),
                 *(part for message in enqueue for part in message_arguments(message)),

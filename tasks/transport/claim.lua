@@ -45,10 +45,15 @@ local function note(message, queue)
   return tag, items
 end
 
--- Let the messages of the list itself have turns, if others have turns.
-local function join_turns(list, turns)
-  if redis.call('LLEN', list) == 0 or redis.call('ZSCORE', turns, '') then return end
+-- Returns the key of the turns of a list and how many there are, that of the messages of the list itself included; nil and 0
+-- without owners.
+local function read_turns(list)
+  local turns = list .. TURNS
+  local count = redis.call('ZCARD', turns)
+  if count == 0 then return nil, 0 end
+  if redis.call('LLEN', list) == 0 or redis.call('ZSCORE', turns, '') then return turns, count end
   redis.call('ZADD', turns, redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2] + 1, '')
+  return turns, count + 1
 end
 
 -- Returns the owner whose turn it is, nil if nobody has turns, and the list to take a message from.
@@ -56,6 +61,18 @@ local function whose_turn(list, turns)
   local owner = turns and redis.call('ZRANGE', turns, 0, 0)[1]
   if not owner or owner == '' then return owner, list end
   return owner, list .. OF .. owner
+end
+
+-- Take a message; returns how many items it has, nil if there is none.
+local function take(list, queue)
+  local message = redis.call('RPOP', list)
+  if not message then return nil end
+  local tag, items = note(message, queue)
+  claimed[#claimed + 1] = queue
+  claimed[#claimed + 1] = tag
+  claimed[#claimed + 1] = message
+  taken = taken + items
+  return items
 end
 
 local function end_turn(owner, list, turns, items)
@@ -66,31 +83,31 @@ local function end_turn(owner, list, turns, items)
   end
 end
 
+local function take_in_turns(list, turns, queue)
+  while taken < limit do
+    local owner, from = whose_turn(list, turns)
+    if not owner then return end
+    end_turn(owner, from, turns, take(from, queue) or 0)
+  end
+end
+
+-- Take messages that all have the same owner, or none.
+local function take_in_order(list, turns, queue)
+  local owner, from = whose_turn(list, turns)
+  while taken < limit and take(from, queue) do end
+  if owner and redis.call('EXISTS', from) == 0 then redis.call('ZREM', turns, owner) end
+end
+
 for number = 1, queues do
   local queue, left = ARGV[2 + number], 0
   local wake_up = 3 + (number - 1) * keys_per_queue
   for list = wake_up + 1, wake_up + keys_per_queue - 1 do
-    local turns = KEYS[list] .. TURNS
-    if redis.call('EXISTS', turns) == 0 then
-      turns = nil
+    local turns, count = read_turns(KEYS[list])
+    if count > 1 then
+      claimed[1] = 1
+      take_in_turns(KEYS[list], turns, queue)
     else
-      join_turns(KEYS[list], turns)
-      if redis.call('ZCARD', turns) > 1 then claimed[1] = 1 end
-    end
-    while taken < limit do
-      local owner, from = whose_turn(KEYS[list], turns)
-      local message, items = redis.call('RPOP', from), 0
-      if message then
-        local tag
-        tag, items = note(message, queue)
-        claimed[#claimed + 1] = queue
-        claimed[#claimed + 1] = tag
-        claimed[#claimed + 1] = message
-        taken = taken + items
-      elseif not owner then
-        break
-      end
-      if owner then end_turn(owner, from, turns, items) end
+      take_in_order(KEYS[list], turns, queue)
     end
     if taken >= limit then left = left + redis.call('LLEN', KEYS[list]) + (turns and redis.call('ZCARD', turns) or 0) end
   end

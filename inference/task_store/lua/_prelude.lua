@@ -152,11 +152,16 @@ local function publish_changes()
   end
 end
 
+-- Lists to which this call has pushed: their owner has a turn, and their queue a token.
+local pushed_to = {}
+
 -- Push a message to its list (of a queue in Celery's broker), and a token to the queue's wake-up list if that is empty. A message of
 -- an owner with `turns_key` gives the owner a turn: see tasks/transport/claim.lua. An owner whose first message comes takes its place
 -- after the owner who is next, and after as many items as the message has: `cost`. So nobody who waits is overtaken again and again.
 local function push(list_key, payload, wake_up_key, turns_key, owner, cost)
   redis.call('LPUSH', list_key, payload)
+  if pushed_to[list_key] then return end
+  pushed_to[list_key] = true
   if turns_key ~= '' and not redis.call('ZSCORE', turns_key, owner) then
     local next_turn = redis.call('ZRANGE', turns_key, 0, 0, 'WITHSCORES')[2] or 0
     redis.call('ZADD', turns_key, next_turn + cost, owner)

@@ -10,11 +10,11 @@
 --   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created, if the tasks have no owner
 --   owner:OWNER:request:REQUEST_ID  sorted set  tasks of the owner with a request id, by acceptance number; added to
 --   owner:OWNER:tasks   stream      ids of the owner's newest tasks, by the owner's numbers; added to, and trimmed
---   owner:OWNER:seq     string      number of the owner's last task; increased
 --   owner:OWNER:idempotency:KEY     hash  as `idempotency`, of an owner; created
 --   erased              sorted set  digests of erased ids that plain Celery clients gave; read
 --   seq                 string      acceptance number of the last task; increased
---   owner:OWNER:use     hash        use of an owner: `due` of the rate limit; `images` and `bytes` of the day that began at `day`; updated
+--   owner:OWNER:use     hash        use of an owner: `due` of the rate limit; `images` and `bytes` of the day that began at `day`; `seq`,
+--                                   the number of its last task; updated
 --   open-tasks          hash        by owner, number of tasks that have not ended; increased
 --   shares:QUEUE        hash        by owner, number of waiting tasks; increased
 --   waiting:QUEUE       sorted set  tasks that wait, by acceptance number; added to
@@ -26,7 +26,7 @@
 -- owners get their turns there.
 --
 -- Arguments: how many tasks each stream `tasks` keeps; the number of submissions; for each, how many arguments follow, and these:
---   subject, owner or '', limits, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
+--   subject, owner or '', limits or '', bytes of the images, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
 --   how many messages, and for each list_key, payload, wake_up_key, turns_key or '', cost;
 --   how many queues have a room, and for each queue, room, window, 1 if owners take turns, else 0;
 --   for each task id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments the fields of its record take,
@@ -36,11 +36,11 @@
 -- `room` is the limit for the sum of running tasks, waiting tasks that take precedence, and the new tasks, so that these end in
 -- time; a queue without a room takes any number. A task with a priority overtakes tasks of lower priorities, except up to `window`
 -- tasks, which workers hold already. If owners take turns, so does a task of an owner who has fewer waiting tasks than others.
--- `limits` is '' if there is no owner, else JSON with the `bytes` of the images, and of the limits those that are set: `interval` in
--- ms between two requests and `burst`, the number of requests that may come at once (GCRA); `images_per_day`, `bytes_per_day`, with
--- days of UTC; `waiting_tasks`. Only an accepted submission uses anything up.
+-- `limits` is JSON with those limits of the owner that are set, '' without any: `interval` in ms between two requests and `burst`,
+-- the number of requests that may come at once (GCRA); `images_per_day`, `bytes_per_day`, with days of UTC; `waiting_tasks`. Only an
+-- accepted submission uses anything up.
 -- Answer: for each submission its state, the subject that the state is about, or the queue that is full or too slow, or the limit that
--- is reached, and the bytes of all inline images after the call; with an owner, in addition: ms until the rate limit has no
+-- is reached, and the bytes of all inline images after the call; with limits, in addition: ms until the rate limit has no
 -- memory of earlier requests, images and bytes of the day, open tasks, and ms until the day ends.
 
 -- Returns the rooms by queue, and the position of the first task in the arguments.
@@ -81,73 +81,85 @@ end
 local DAY_MS = 86400000
 local now_exactly = clock[1] * 1000 + clock[2] / 1000
 
--- Owners of the submissions, each read once; `flush_owners` writes the changes of the call. `waiting` is by queue.
+-- Owners of the submissions, each read once; `flush_owners` writes the changes of the call.
 local owners = {}
 
 local function read_owner(owner)
   if owners[owner] then return owners[owner] end
-  local due, day, images, bytes = unpack(redis.call('HMGET', key('owner', owner, 'use'), 'due', 'day', 'images', 'bytes'))
+  local due, day, images, bytes, seq = unpack(redis.call('HMGET', key('owner', owner, 'use'), 'due', 'day', 'images', 'bytes', 'seq'))
   local is_today = day and tonumber(day) == now - now % DAY_MS
   owners[owner] = {owner = owner, due = math.max(tonumber(due or 0), now_exactly), images = is_today and tonumber(images) or 0,
-    bytes = is_today and tonumber(bytes) or 0, open = tonumber(redis.call('HGET', key('open-tasks'), owner) or 0), waiting = {}}
+    bytes = is_today and tonumber(bytes) or 0, seq = tonumber(seq or 0), ids = {}}
   return owners[owner]
 end
 
-local owner_counts = {} -- by queue, number of owners with waiting tasks
-
--- Returns how many tasks of an owner wait, and how many other owners have waiting tasks.
-local function read_shares(queue, use)
-  local own = use.waiting[queue] or tonumber(redis.call('HGET', key('shares', queue), use.owner) or 0)
-  local count = owner_counts[queue] or redis.call('HLEN', key('shares', queue))
-  use.waiting[queue], owner_counts[queue] = own, count
-  return own, count - (own > 0 and 1 or 0)
+-- Returns the number of open tasks of an owner. Like the shares it is read only where a limit asks for it.
+local function count_open_tasks(use)
+  if not use.open then
+    flush_counts()
+    use.open = tonumber(redis.call('HGET', key('open-tasks'), use.owner) or 0)
+  end
+  return use.open
 end
 
--- Returns the reason why a queue refuses the `coming` tasks; nil if it takes them. `use` is nil without an owner. A queue
--- without open tasks always takes them. Of `max_depth` each owner with waiting tasks has an equal part, which others cannot fill.
-local function refusal(queue, use, coming, room, max_depth)
+-- Returns how many tasks of an owner wait, and how many other owners have waiting tasks.
+local function read_shares(queue, owner)
+  flush_counts()
+  local shares = key('shares', queue)
+  local own = tonumber(redis.call('HGET', shares, owner) or 0)
+  return own, redis.call('HLEN', shares) - (own > 0 and 1 or 0)
+end
+
+-- Returns the reason why a queue refuses the `coming` tasks; nil if it takes them. A queue without open tasks always takes them. Of
+-- `max_depth` each owner with waiting tasks has an equal part, which others cannot fill.
+local function refusal(queue, owner, coming, room, max_depth)
   local waiting = redis.call('ZCARD', key('waiting', queue))
-  local own, others = waiting, 0
-  if use then own, others = read_shares(queue, use) end
-  if max_depth > 0 and waiting + coming.count > max_depth and (own + coming.count) * (others + 1) > max_depth then
-    return 'overloaded'
+  if max_depth > 0 and waiting + coming.count > max_depth then
+    local own, others = waiting, 0
+    if owner ~= '' then own, others = read_shares(queue, owner) end
+    if (own + coming.count) * (others + 1) > max_depth then return 'overloaded' end
   end
   if not room then return nil end
+  local running = redis.call('SCARD', key('running', queue))
+  if waiting + running == 0 or waiting + running + coming.count <= room.tasks then return nil end
   if coming.priority > 0 then
     waiting = math.min(waiting, room.window + redis.call('ZCOUNT', key('urgent', queue), coming.priority, '+inf'))
   end
-  if use and room.has_turns then -- each of the others has as many turns until the last of the coming tasks has its own
+  if owner ~= '' and room.has_turns then -- each of the others has as many turns until the last of the coming tasks has its own
+    local own, others = read_shares(queue, owner)
     waiting = math.min(waiting, room.window + own + others * (own + coming.count))
   end
-  local ahead = waiting + redis.call('SCARD', key('running', queue))
+  local ahead = waiting + running
   return ahead > 0 and ahead + coming.count > room.tasks and 'late' or nil
 end
 
--- Returns the limit that does not allow `count` more tasks; nil if all do.
-local function reached_limit(limits, use, count)
+-- Returns the limit that does not allow `count` more tasks with images of `bytes`; nil if all do.
+local function reached_limit(limits, use, count, bytes)
   -- A hundredth of a millisecond is less than the rounding of `due`.
   if limits.interval and use.due - now_exactly > (limits.burst - 1) * limits.interval + 0.01 then return 'requests_per_s' end
   if limits.images_per_day and use.images + count > limits.images_per_day then return 'images_per_day' end
-  if limits.bytes_per_day and use.bytes + limits.bytes > limits.bytes_per_day then return 'bytes_per_day' end
-  if limits.waiting_tasks and use.open + count > limits.waiting_tasks then return 'waiting_tasks' end
+  if limits.bytes_per_day and use.bytes + bytes > limits.bytes_per_day then return 'bytes_per_day' end
+  if limits.waiting_tasks and count_open_tasks(use) + count > limits.waiting_tasks then return 'waiting_tasks' end
 end
 
-local function note_use(use, limits, coming, count)
-  for queue, found in pairs(coming) do
-    if use.waiting[queue] == 0 then owner_counts[queue] = owner_counts[queue] + 1 end
-    use.waiting[queue] = use.waiting[queue] + found.count
-    count_waiting(use.owner, queue, found.count)
+-- Count and number the tasks of an accepted submission; `flush_owners` lists them under their numbers, `owner_seq` in their records.
+local function note_use(use, limits, coming, tasks, bytes)
+  for queue, found in pairs(coming) do count_waiting(use.owner, queue, found.count) end
+  count_open(use.owner, #tasks)
+  if use.open then use.open = use.open + #tasks end
+  use.due = use.due + (limits and limits.interval or 0)
+  use.images, use.bytes, use.is_changed = use.images + #tasks, use.bytes + bytes, true
+  for _, task in ipairs(tasks) do
+    use.seq = use.seq + 1
+    use.ids[#use.ids + 1] = task.id
+    append(task.fields, 'owner_seq', use.seq)
   end
-  count_open(use.owner, count)
-  use.due = use.due + (limits.interval or 0)
-  use.images, use.bytes, use.open = use.images + count, use.bytes + limits.bytes, use.open + count
-  use.is_changed = true
 end
 
--- Returns an answer; `use` is nil without an owner.
+-- Returns an answer; `use` is nil without limits.
 local function answer(state, subject, use)
   if not use then return {state, subject, 0} end
-  return {state, subject, 0, math.ceil(use.due - now_exactly), use.images, use.bytes, use.open, DAY_MS - now % DAY_MS}
+  return {state, subject, 0, math.ceil(use.due - now_exactly), use.images, use.bytes, count_open_tasks(use), DAY_MS - now % DAY_MS}
 end
 
 local image_bytes = 0 -- bytes that this call writes
@@ -195,31 +207,15 @@ local function append_to(stream, last, ids)
   end
 end
 
--- Number tasks for their owner, in the field `owner_seq` of their records; `flush_owners` lists them under these numbers.
-local function number_tasks(owner, use, tasks)
-  if #tasks == 0 then return end
-  use.seq = use.seq or tonumber(redis.call('GET', key('owner', owner, 'seq')) or 0)
-  use.ids = use.ids or {}
-  for _, task in ipairs(tasks) do
-    use.seq = use.seq + 1
-    use.ids[#use.ids + 1] = task.id
-    append(task.fields, 'owner_seq', use.seq)
-  end
-end
-
--- Write the use of owners, for two days at most (the rate limit may look further ahead than a day ends), and list their tasks.
+-- Write the use of owners, and list their tasks.
 local function flush_owners()
   flush_counts()
   for owner, use in pairs(owners) do
     if use.is_changed then
       redis.call('HSET', key('owner', owner, 'use'), 'due', string.format('%.3f', use.due), 'day', now - now % DAY_MS,
-        'images', use.images, 'bytes', use.bytes)
-      redis.call('PEXPIRE', key('owner', owner, 'use'), math.ceil(math.max(use.due - now, 0)) + 2 * DAY_MS)
+        'images', use.images, 'bytes', use.bytes, 'seq', use.seq)
     end
-    if use.ids then
-      redis.call('SET', key('owner', owner, 'seq'), string.format('%.0f', use.seq))
-      append_to(key('owner', owner, 'tasks'), use.seq, use.ids)
-    end
+    if #use.ids > 0 then append_to(key('owner', owner, 'tasks'), use.seq, use.ids) end
   end
 end
 
@@ -229,38 +225,36 @@ local function is_taken(subject, owner)
 end
 
 local function accept(first, last)
-  local subject, owner, limits, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 7)
-  local entries, messages = unpack(ARGV, first + 8, first + 9)
-  local first_message = first + 10
+  local subject, owner, limits, bytes, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 8)
+  local entries, messages = unpack(ARGV, first + 9, first + 10)
+  local first_message = first + 11
   local first_room = first_message + 5 * messages
-  local use
-  if owner ~= '' then limits, use = cjson.decode(limits), read_owner(owner) end
+  local use = owner ~= '' and read_owner(owner) or nil
+  limits = limits ~= '' and cjson.decode(limits) or nil
+  local limited = limits and use
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
   if redis.call('EXISTS', key(subject)) == 1 then
     -- The client repeats the request, since the first answer got lost, unless the task is another owner's.
-    return answer(is_taken(subject, owner) and 'taken' or 'accepted', subject, use)
+    return answer(is_taken(subject, owner) and 'taken' or 'accepted', subject, limited)
   end
   if idempotency_key ~= '' then
     local known = redis.call('HMGET', idempotency_of(owner, idempotency_key), 'subject', 'fingerprint')
     if known[1] and redis.call('EXISTS', key(known[1])) == 1 then
-      return answer(known[2] == fingerprint and 'replayed' or 'conflict', known[1], use)
+      return answer(known[2] == fingerprint and 'replayed' or 'conflict', known[1], limited)
     end
   end
   local rooms, first_task = read_rooms(first_room)
   local tasks = read_tasks(first_task, last)
-  if is_erased(tasks[1]) then return answer('replayed', subject, use) end -- and no lease finds it
-  local reached = use and reached_limit(limits, use, #tasks)
-  if reached then return answer('limited', reached, use) end
+  if is_erased(tasks[1]) then return answer('replayed', subject, limited) end -- and no lease finds it
+  local reached = limits and reached_limit(limits, use, #tasks, bytes)
+  if reached then return answer('limited', reached, limited) end
   local queues, coming = count_coming(tasks)
   for _, queue in ipairs(queues) do
-    local reason = refusal(queue, use, coming[queue], rooms[queue], max_depth)
-    if reason then return answer(reason, queue, use) end
+    local reason = refusal(queue, owner, coming[queue], rooms[queue], max_depth)
+    if reason then return answer(reason, queue, limited) end
   end
-  if use then
-    note_use(use, limits, coming, #tasks)
-    number_tasks(owner, use, tasks)
-  end
+  if use then note_use(use, limits, coming, tasks, bytes) end
   local seq, longest = redis.call('INCRBY', key('seq'), #tasks) - #tasks, 0
   for number, task in ipairs(tasks) do
     write(task, owner, seq + number, ttl, idempotency_key)
@@ -278,7 +272,7 @@ local function accept(first, last)
     local list_key, payload, wake_up_key, turns_key, cost = unpack(ARGV, at, at + 4)
     push(list_key, payload, wake_up_key, turns_key, owner, cost)
   end
-  return answer('accepted', subject, use)
+  return answer('accepted', subject, limited)
 end
 
 local answers = {}

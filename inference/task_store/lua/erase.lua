@@ -25,7 +25,7 @@
 --   owner:OWNER:request:REQUEST_ID  sorted set  those of the task's owner; the task leaves it
 --   owner:OWNER:tasks       stream      as `tasks`, by the owner's numbers
 --   owner:OWNER:rest        sorted set  as `tasks:rest`, by the owner's numbers
---   owner:OWNER:seq         string      number of the owner's last task; read
+--   owner:OWNER:use         hash        `seq`, the number of the owner's last task; read
 --   owner:OWNER:idempotency:KEY     hash  as `idempotency`, of an owner
 --   batch:BATCH_ID          string      items of a batch; the id is replaced, and a batch without another task is deleted
 --   idempotency:KEY         hash        deleted if it stands for the task, or for a batch without another task
@@ -71,7 +71,7 @@ local function unlist(id, seq, last, stream, rest)
     number = number + 1
   end
   redis.call('XDEL', stream, entry[1])
-  redis.call('ZREMRANGEBYSCORE', rest, '-inf', (redis.call('GET', last) or 0) - index_max)
+  redis.call('ZREMRANGEBYSCORE', rest, '-inf', last - index_max)
 end
 
 -- Take tasks out of their batch; returns whether the batch has another task. `replaced` has what replaces each id, as JSON.
@@ -141,9 +141,10 @@ local function remove(id)
   redis.call('ZREM', key('unstored'), id)
   redis.call('ZREM', key('dead-letters'), id)
   if fields.webhook then leave_webhook(id, fields.webhook) end
-  unlist(id, fields.seq, key('seq'), key('tasks'), key('tasks', 'rest'))
+  unlist(id, fields.seq, redis.call('GET', key('seq')) or 0, key('tasks'), key('tasks', 'rest'))
   if owner and is_number(fields.owner_seq) then
-    unlist(id, fields.owner_seq, key('owner', owner, 'seq'), key('owner', owner, 'tasks'), key('owner', owner, 'rest'))
+    local last = redis.call('HGET', key('owner', owner, 'use'), 'seq') or 0
+    unlist(id, fields.owner_seq, last, key('owner', owner, 'tasks'), key('owner', owner, 'rest'))
   end
   for _, index in ipairs(request_indexes(fields.request_id, owner)) do redis.call('ZREM', index, id) end
   if string.sub(id, -6) ~= tag then redis.call('ZADD', key('erased'), now, redis.sha1hex(id)) end

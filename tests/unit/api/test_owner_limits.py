@@ -60,6 +60,19 @@ def test_a_rate_that_is_exceeded(app: Flask) -> None:
     assert response.headers[RATE_LIMIT] in {'"requests";r=0;t=3', '"requests";r=0;t=4'}
 
 
+def test_uploads_and_erasures_have_the_same_rate(app: Flask) -> None:
+    client, path = client_with(app, requests_per_s=0.01, burst=2), "/tasks?request_id=a-person&erase=true"
+    predict(client, request_id="a-person")
+    assert client.delete(path).status_code == 200
+    assert client.post("/uploads").status_code == 201
+    for response in (client.post("/uploads"), client.delete(path)):
+        assert_problem(response, 429, "rate_limited", expected="at most 0.01 a second, or 2 at once after a pause")
+        assert 0 < int(response.headers["Retry-After"]) <= 100
+    assert predict(client).status_code == 202, "tasks are counted apart"
+    other = client_with(app)
+    assert [other.post("/uploads").status_code for _ in range(5)] == [201] * 5
+
+
 def test_quotas_of_a_day_and_open_tasks(app: Flask) -> None:
     client = client_with(app, images_per_day=3, bytes_per_day=100_000, waiting_tasks=10)
     response = batch(client, 2)

@@ -17,17 +17,21 @@ from inference.domain import QueueMessage, TaskStatus, TaskSubmission
 from inference.errors import ObjectNotFound, ServiceUnavailable, TaskNotFound
 from inference.lifecycle import dead_letters
 from inference.lifecycle.dead_letters import DeadLetters, move_to_dead_letters
+from inference.lifecycle.erasures import erase_objects_left
 from inference.storage.protocol import dead_letter_key
 from inference.task_store import Accepted
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 
 class FullStore(RedisTaskStore):
-    """Accepts nothing once `is_full` is set."""
+    """Accepts nothing once `is_full` is set, and erases the task `erased_before` before it accepts another."""
 
     is_full = False
+    erased_before = ""
 
     def accept(self, request: TaskSubmission, **options: Any) -> Accepted:
+        if self.erased_before:
+            self.erase([self.erased_before], erasure_id="first", owner="", object_keys=[dead_letter_key(self.erased_before)])
         if self.is_full:
             raise ServiceUnavailable("out of memory")
         return super().accept(request, **options)
@@ -190,6 +194,18 @@ class TestReplay:
         assert rig.listed() == [old]
         rig.store.is_full = False
         assert rig.store.get(rig.replay(old)).status is TaskStatus.QUEUED
+
+    def test_one_that_is_erased_meanwhile_leaves_nothing_that_runs(
+        self, rig: Rig, redis_client: redis.Redis, key_prefix: str
+    ) -> None:
+        old = rig.dead_letter(owner="alice")
+        rig.store.erased_before = old
+        with pytest.raises(TaskNotFound):
+            rig.replay(old)
+        assert rig.broker.get_depth(rig.queue) == len(rig.queued()) == 0
+        assert [key for kind in ("task", "owner:alice:idempotency") for key in redis_client.keys(f"{key_prefix}:{kind}:*")] == []
+        erase_objects_left(rig.store, rig.objects)
+        assert [name for name in rig.objects.objects if old not in name] == []
 
     @pytest.mark.parametrize("make", [lambda _: "nobody", lambda rig: rig.running()])
     def test_what_is_no_dead_letter_is_not_replayed(self, rig: Rig, make: Any) -> None:
