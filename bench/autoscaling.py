@@ -6,7 +6,7 @@ by SIGTERM. The model waits 40 ms for each image in place of computing, as one o
 workers on this machine do more than one. A start of a worker costs what it costs here; no pod is scheduled, no image pulled.
 
 The load is sent as asynchronous requests to a real API. The same load is then run with a fixed number of workers: as many as the
-rule had at its peak. A table says what both did with the load. The exit code is 1 if a task was lost or refused.
+rule had at its peak. A table has the results of both. The exit code is 1 if a task was lost or refused.
 """
 
 from __future__ import annotations
