@@ -257,7 +257,7 @@ class BatchSubmissions:
         except BaseException:
             self.parts.replies.forget(waiter)
             raise
-        waiter.look(records)
+        waiter.take_ends(records)
         lifetimes_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
         bind_log_fields(batch_id=batch_id)
         return BatchSubmission(batch_id, waiter, max(lifetimes_s, default=0.0), batch=None)

@@ -190,7 +190,7 @@ class Submissions:
         except BaseException:
             self.parts.replies.forget(waiter)
             raise
-        waiter.look([record])
+        waiter.take_ends([record])
         bind_log_fields(task_id=task_id, model=record.model.name)
         return Submission(
             task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True, record=lambda: record

@@ -16,7 +16,7 @@ from typing import Any
 
 from api.forms.known_fields import IMAGE
 from inference.errors import InvalidRequest, shown, shown_name
-from inference.runtime.gevent import let_others_go_on
+from inference.runtime.gevent import yield_to_other_greenlets
 
 #: Correct values of the member, for errors.
 EXPECTED_IMAGE = '{"base64": "…"} or {"url": "s3://BUCKET/KEY"}'
@@ -114,7 +114,7 @@ def _decoded_pieces(text: str) -> Iterator[bytes]:
         raise ValueError("padding is at the end alone")
     for start in range(0, len(text), _PIECE_LENGTH):
         yield binascii.a2b_base64(text[start : start + _PIECE_LENGTH], strict_mode=True)
-        let_others_go_on()
+        yield_to_other_greenlets()
 
 
 def _not_base64(text: str, field: str) -> InvalidRequest:

@@ -23,7 +23,7 @@ from api.forms.json_body import check_no_json
 from api.forms.known_fields import AS_A_FILE, IMAGE, TEXT_FIELDS
 from api.forms.spool import Spool, content_of
 from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
-from inference.runtime.gevent import let_others_go_on
+from inference.runtime.gevent import yield_to_other_greenlets
 
 #: Allowed parts of a form in addition to the images, so that the error for too many images can say how many are allowed.
 OTHER_PARTS = 1000
@@ -336,7 +336,7 @@ def _is_plain_text(content: bytes, *, is_cut: bool = False) -> bool:
                 return False
             decoder.decode(block)
             if start:
-                let_others_go_on()
+                yield_to_other_greenlets()
         decoder.decode(b"", final=not is_cut)
     except UnicodeDecodeError:
         return False

@@ -61,7 +61,7 @@ def get_batch(batch_id: str) -> Response:
         return _lines(batch, wait_s if "wait" in request.args else math.inf, ends_on_drain=True)
     if wait_s:
         with components().replies.expect_all(batch.task_ids) as waiter:
-            waiter.look(store.get_many(waiter.task_ids))  # tasks may have ended before the waiter listened
+            waiter.take_ends(store.get_many(waiter.task_ids))  # tasks may have ended before the waiter listened
             waiter.wait_for_all(wait_s)
         batch = tasks.get_batch(batch_id)
     return json_response(batch_view(batch, store.get_many(batch.task_ids)))

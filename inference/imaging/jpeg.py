@@ -18,7 +18,7 @@ from PIL import Image, ImageChops
 from PIL.JpegImagePlugin import JpegImageFile
 
 from inference.imaging.picture_file import PictureFile, Size, too_complex, truncated
-from inference.runtime.gevent import let_others_go_on
+from inference.runtime.gevent import yield_to_other_greenlets
 
 #: far more than cameras and editors write
 _MAX_SEGMENTS = 10_000
@@ -199,7 +199,7 @@ def _next_marker(view: memoryview, position: int, limit: int) -> re.Match[bytes]
         marker = _MARKER.search(view, start, min(limit, start + _SEARCHED_BYTES + _MARKER_BYTES - 1))
         if marker is not None:
             return marker
-        let_others_go_on()
+        yield_to_other_greenlets()
     return None
 
 

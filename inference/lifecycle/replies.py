@@ -74,7 +74,7 @@ class BatchWaiter:
         """Wait until all tasks have ended; False after the timeout."""
         return self._all_ended.wait(timeout_s)
 
-    def look(self, records: Iterable[TaskRecord | None]) -> None:
+    def take_ends(self, records: Iterable[TaskRecord | None]) -> None:
         """Take the ends that the records of `task_ids` already contain; a missing record means that the task has ended."""
         for task_id, record in zip(self.task_ids, records, strict=True):
             if record is None:

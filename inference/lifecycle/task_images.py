@@ -23,7 +23,7 @@ class TaskImages:
     def read(self, record: TaskRecord, hold: Callable[[int], None]) -> bytes:
         """Return the bytes as they were sent.
 
-        An object that a request only named is not returned: whoever may name a key to be classified may not read it by that.
+        An object that a request only named is not returned: the right to have an object classified is none to read it.
 
         Args:
             hold: called with the size of a stored object before it is read, which may have any size; may raise.

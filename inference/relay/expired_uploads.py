@@ -19,7 +19,7 @@ _INTERVAL_S = 60.0
 _GRACE_S = 120.0
 
 
-class IncomingUploads:
+class ExpiredUploads:
     """Removes expired uploads. Several instances may run.
 
     Args:

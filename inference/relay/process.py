@@ -14,7 +14,7 @@ from inference.container import Services
 from inference.lifecycle.dead_letters import DeadLetters
 from inference.lifecycle.erasures import erase_objects_left
 from inference.relay.delivery import Relay, RelayPolicy
-from inference.relay.expired_uploads import IncomingUploads
+from inference.relay.expired_uploads import ExpiredUploads
 from inference.relay.health import RelayHealth, Runner
 from inference.relay.late_images import LateImages
 from inference.relay.orphans import Orphans
@@ -114,7 +114,7 @@ def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
     jobs: dict[str, Job] = {
         "retention": retention,
         "late images": LateImages(services.store, services.objects).store,
-        "expired uploads": IncomingUploads(services.objects).remove_expired,
+        "expired uploads": ExpiredUploads(services.objects).remove_expired,
         "objects of erased tasks": partial(erase_objects_left, services.store, services.objects),
         "old webhooks": partial(give_up_old_webhooks, services.store, settings.webhooks.give_up_after_s),
     }

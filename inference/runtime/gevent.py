@@ -27,7 +27,7 @@ def run_blocking(call: Callable[[], R]) -> R:
     return answer  # type: ignore[no-any-return] # gevent has no types
 
 
-def let_others_go_on() -> None:
+def yield_to_other_greenlets() -> None:
     """Yield to the other greenlets, if there are any; for the pauses of a long calculation."""
     if runs_under_gevent():
         from gevent import sleep  # noqa: PLC0415 imported only if it is in use

@@ -232,7 +232,7 @@ class WorkerStore(TaskReader, Protocol):
     def is_dead_letter(self, task_id: str) -> bool: ...
 
     def get_queue_load(self, queue: str) -> QueueLoad:
-        """Return what is known of the queue, as in `SubmissionStore`."""
+        """Return the figures of the queue, as in `SubmissionStore`."""
 
     def expect_change(self, queue: str, change: RateChange) -> None:
         """Announce a change of the rate to admission, for `CHANGE_LIFE_S`."""
@@ -356,7 +356,7 @@ class MaintenanceStore(TaskReader, Protocol):
         """
 
     def get_queue_load(self, queue: str) -> QueueLoad:
-        """Return what is known of the queue, as in `SubmissionStore`."""
+        """Return the figures of the queue, as in `SubmissionStore`."""
 
     def forget_gone(self, queue: str, *, limit: int) -> int:
         """Remove tasks from the queue's figures that neither wait nor run; return how many.

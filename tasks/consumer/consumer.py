@@ -70,7 +70,7 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
             raise ConnectionError(f"RabbitMQ refuses the login: {error.reply_text}") from error
 
     def on_close(self) -> None:
-        """Do what Celery does after a lost connection. Until the next one, the main loop waits for the broker."""
+        """Do Celery's own work after a lost connection. Until the next one, the main loop waits for the broker."""
         self.controller.inference_main_loop.end()
         super().on_close()
 

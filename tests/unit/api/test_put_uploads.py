@@ -23,7 +23,7 @@ from api.components import components_of
 from inference.access import ANYBODY
 from inference.domain import TaskRecord
 from inference.errors import ObjectNotFound, Overloaded
-from inference.relay.expired_uploads import IncomingUploads
+from inference.relay.expired_uploads import ExpiredUploads
 from inference.storage.client_uploads import expires_at_ms, incoming_key, is_incoming, new_upload_id
 from inference.storage.protocol import bucket_and_key
 from inference.task_store.protocol import TaskFilter
@@ -258,7 +258,7 @@ class TestExpiry:
         for key in (*map(incoming_key, ids), f"{incoming_key(ids[0])}.ab12.part", *others):
             objects.put(key, b"")
         now_s = [1000.0]
-        job = IncomingUploads(objects, clock=lambda: now_s[0])
+        job = ExpiredUploads(objects, clock=lambda: now_s[0])
         found = []
         for now_s[0] in (1000.0, 1119.0, 1121.0, 3000.0):
             assert job.remove_expired() == 60
@@ -272,7 +272,7 @@ class TestExpiry:
         keys = [incoming_key(new_upload_id(at_ms)) for at_ms in (*range(1, 8), 10**12)]
         for key in keys:
             objects.put(key, b"")
-        IncomingUploads(objects, clock=lambda: 1000.0).remove_expired()
+        ExpiredUploads(objects, clock=lambda: 1000.0).remove_expired()
         assert objects.list_keys("incoming/", limit=10) == keys[-1:]
 
     def test_keys(self) -> None:

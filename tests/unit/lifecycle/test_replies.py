@@ -214,7 +214,7 @@ class TestWaitingForMany:
         ended, runs = rig.accept(reply_to=""), rig.accept(reply_to="")
         rig.finish(ended)
         with rig.router.expect_all([ended, runs, "gone"]) as waiter:
-            waiter.look(rig.store.get_many(waiter.task_ids))
+            waiter.take_ends(rig.store.get_many(waiter.task_ids))
             assert waiter.ended[ended].outcome.status is TaskStatus.SUCCEEDED
             assert waiter.ended["gone"].outcome.error is not None
             assert waiter.ended["gone"].outcome.error["code"] == "task_not_found"
