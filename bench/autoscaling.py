@@ -7,7 +7,7 @@ workers on this machine do more than one. A start of a worker costs what it cost
 
 The load is that of a running service, as `bench.record_load` read it from its task records. The tasks that were accepted in a
 second are sent at even distances within it, as asynchronous requests to a real API. The same load is then run with a fixed number
-of workers: as many as the rule had at its peak. A table has the results of both. The exit code is 1 if a task was lost or refused.
+of workers: as many as the rule had at its peak. A table has both results. The exit code is 1 if a task was lost or refused.
 """
 
 from __future__ import annotations
