@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import resource
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -158,6 +161,19 @@ class TestStopping:
             api.stop()
 
 
+def next_descriptor(process: psutil.Process) -> int:
+    """Find the number of the next file that a process opens: the lowest free one, once no file of its start comes and goes."""
+    seen: deque[int] = deque(maxlen=20)
+
+    def is_steady() -> bool:
+        used = {int(file.name) for file in Path(f"/proc/{process.pid}/fd").iterdir()}
+        seen.append(next(number for number in itertools.count() if number not in used))
+        return len(seen) == seen.maxlen and len(set(seen)) == 1
+
+    wait_until(is_steady, timeout_s=60, what="files neither come nor go")
+    return seen[0]
+
+
 class TestOpenFiles:
     def test_a_process_that_may_open_too_few_says_so_at_its_start(self, make_api: MakeApi) -> None:
         api = make_api(limit=220)
@@ -178,7 +194,7 @@ class TestOpenFiles:
             asking = stack.enter_context(api.connect())
             assert asking.ask(GET).status == 200
             limits = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (worker.num_fds(), limits[1]))
+            resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (next_descriptor(worker), limits[1]))
             busy = stack.enter_context(api.connect())  # the idle one makes room for it
             busy.send(b"GET /hea")
             assert asking.is_closed()
