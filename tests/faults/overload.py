@@ -41,7 +41,7 @@ _SETTLE_S = 1.0
 #: Seconds for which the rate without refusals is measured before and after a load.
 _REFERENCE_S = 12.0
 #: A deadline so long that nothing is refused, seconds, and the rate that is offered then ÷ the rate that can be done.
-_NO_REFUSAL_S, _MORE = 120, 1.15
+_NO_REFUSAL_S, _MORE = 240, 1.15
 
 #: A model of 8x8 images that takes as long as `layers` convolutions at 64x64 do.
 _MAKE_HEAVY = """
