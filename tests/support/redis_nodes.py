@@ -168,7 +168,9 @@ def one_redis(folder: Path, certificates: Certificates | None = None) -> Iterato
 @contextmanager
 def one_shard_cluster(folder: Path) -> Iterator[RedisNode]:
     """A Redis Cluster of one server, which has all slots."""
-    node = RedisNode(folder / "redis", {"requirepass": PASSWORD, "save": "", "appendonly": "yes", "cluster-enabled": "yes"})
+    options = {"requirepass": PASSWORD, "save": "", "appendonly": "yes", "cluster-enabled": "yes"}
+    options |= {"cluster-port": str(free_port())}  # the usual one, 10,000 higher, may be more than the highest port
+    node = RedisNode(folder / "redis", options)
     with ExitStack() as stack:
         stack.callback(node.kill)
         node.start()
