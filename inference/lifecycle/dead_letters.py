@@ -115,19 +115,22 @@ class DeadLetters:
             idempotency_key=f"replay:{task_id}",  # two operators, or a repeated command, start only one task
         )
         accepted = accept(self._store, self._broker, request)
-        if self._store.get_many([task_id]) == [None]:  # erased since it was read: its image must not run again
-            self._take_back(request)
-            raise TaskNotFound("the task was erased meanwhile", task_id=task_id)
         if not accepted.created:
             self._objects.delete(item.object_key)
-        self.discard(task_id)  # last, so that a failed replay keeps the dead letter
+        with contextlib.suppress(TaskNotFound):  # another operator replayed it meanwhile, or it was erased
+            self.discard(task_id)  # after the acceptance, so that a failed replay keeps the dead letter
+        if self._store.get_many([task_id]) == [None]:  # erased since it was read: its image must not run again
+            self._take_back(accepted.task_id)
+            raise TaskNotFound("the task was erased meanwhile", task_id=task_id)
         return accepted.task_id
 
-    def _take_back(self, request: TaskSubmission) -> None:
+    def _take_back(self, task_id: str) -> None:
         """Erase a replay; the relay erases its image."""
-        task_ids = [request.task_id]
-        self._store.erase(task_ids, erasure_id=uuid.uuid4().hex, owner=request.owner, object_keys=[request.item.object_key])
-        self._broker.forget(request.queue, task_ids)
+        (record,) = self._store.get_many([task_id])
+        if record is not None:
+            object_keys = [record.item.object_key]
+            self._store.erase([task_id], erasure_id=uuid.uuid4().hex, owner=record.owner, object_keys=object_keys)
+            self._broker.forget(record.queue, [task_id])
 
     def discard_oldest(self, kept: int) -> int:
         """Discard all but the newest `kept`; returns the number discarded. Raises ServiceUnavailable."""

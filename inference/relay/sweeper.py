@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: Maximum number of tasks in one step of a pass.
 _LIMIT = 500
+#: Expired tasks of a pass whose records are read for their traces: after an outage thousands may expire at once.
+_MAX_TRACED = 2000
 #: Above each acceptance number: every waiting task of an owner without a message has lost it.
 _EACH = 2**53
 #: Waiting tasks of a queue that one pass checks for lost messages; the next pass continues there.
@@ -106,7 +108,7 @@ class Sweeper:
     def _trace_expired(self, task_ids: Sequence[str]) -> None:
         if self._tracer is None:
             return
-        for start in range(0, len(task_ids), _LIMIT):
+        for start in range(0, min(len(task_ids), _MAX_TRACED), _LIMIT):
             for record in self._records(task_ids[start : start + _LIMIT]):
                 if record.trace:
                     add_expired_span(self._tracer, record)

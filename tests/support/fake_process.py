@@ -10,7 +10,7 @@ import numpy as np
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError
 from inference.models.predictor.client import BatchPredictions, PredictorNotRunning
-from inference.models.predictor.protocol import Loaded
+from inference.models.predictor.protocol import CustomResult, Loaded
 
 
 class FakeProcess:
@@ -35,6 +35,7 @@ class FakeProcess:
         self.cost_ms = cost_ms or {}
         #: as the answer to a batch says it
         self.predict_ms = 0.5
+        self.custom: tuple[CustomResult, ...] = ()
         self.is_running = False
         self.was_retired = False
         self.starts = 0
@@ -62,7 +63,9 @@ class FakeProcess:
         if not self.is_running:
             raise PredictorNotRunning("the process is not running")
         self.calls.append((model, tuple(slots)))
-        return BatchPredictions(np.array(slots, np.float32).reshape(-1, 1), self.predict_ms, self.references[model])
+        return BatchPredictions(
+            np.array(slots, np.float32).reshape(-1, 1), self.predict_ms, self.references[model], custom=self.custom
+        )
 
     def stop(self) -> None:
         self.is_running = False

@@ -72,7 +72,8 @@ class VersionedPredictor:
                     raise
                 # Another process has replaced it before it got the batch.
             else:
-                self._recent.append((self._clock(), predictions.model, len(slots), predictions.predict_ms))
+                if not predictions.custom:  # the time of a model's code is not in its warm-up
+                    self._recent.append((self._clock(), predictions.model, len(slots), predictions.predict_ms))
                 return predictions
 
     def slowdown(self, model: str) -> float:

@@ -207,6 +207,20 @@ class TestReplay:
         erase_objects_left(rig.store, rig.objects)
         assert [name for name in rig.objects.objects if old not in name] == []
 
+    def test_one_that_is_erased_before_it_is_discarded_leaves_nothing_that_runs(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = rig.dead_letter()
+
+        def erase(task_id: str) -> None:
+            rig.store.erase([task_id], erasure_id="first", owner="", object_keys=[dead_letter_key(task_id)])
+            raise TaskNotFound(task_id)
+
+        monkeypatch.setattr(rig.letters, "discard", erase)
+        with pytest.raises(TaskNotFound, match="erased meanwhile"):
+            rig.replay(old)
+        assert rig.broker.get_depth(rig.queue) == len(rig.queued()) == 0
+
     @pytest.mark.parametrize("make", [lambda _: "nobody", lambda rig: rig.running()])
     def test_what_is_no_dead_letter_is_not_replayed(self, rig: Rig, make: Any) -> None:
         with pytest.raises(TaskNotFound):

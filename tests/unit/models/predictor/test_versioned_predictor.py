@@ -171,6 +171,11 @@ class TestSlowdown:
         predictor.switch_to(second)
         assert predictor.slowdown("digits") == 1.0
 
+    def test_batches_of_a_model_with_code_do_not_count(self, predictor: VersionedPredictor, process: FakeProcess) -> None:
+        process.predict_ms, process.custom = 400.0, (b"{}",)
+        predictor.predict("digits", [0])
+        assert predictor.slowdown("digits") == 1.0
+
     def test_without_a_warm_up_it_is_unknown(self, predictor: VersionedPredictor, process: FakeProcess) -> None:
         predictor.predict("digits", [0])
         process.stop()
