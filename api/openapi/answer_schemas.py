@@ -29,10 +29,10 @@ class Problem(TypedDict):
     type: Annotated[str, Field(description="urn:problem-type:inference:CODE")]
     title: str
     status: Annotated[int, Field(description="HTTP status")]
-    detail: Annotated[str, Field(description="what is wrong with this request")]
+    detail: Annotated[str, Field(description="fault of this request")]
     code: Annotated[str, Field(json_schema_extra={"enum": CODES})]
     field: NotRequired[Annotated[str, Field(description="place of the problem in the request, e.g. metadata.shape")]]
-    expected: NotRequired[Annotated[str, Field(description="what would be right there")]]
+    expected: NotRequired[Annotated[str, Field(description="right value or form of the field")]]
     retry_after_s: NotRequired[Annotated[float, Field(description="as Retry-After, not rounded up")]]
     task_id: NotRequired[str]
     batch_id: NotRequired[str]
@@ -65,9 +65,7 @@ Result = TypedDict(
         "top": NotRequired[
             Annotated[list[ClassConfidence], Field(description="with top_k: the most likely classes, first first")]
         ],
-        "custom": NotRequired[
-            Annotated[dict[str, Any], Field(description="what the postprocess of the model's own code returned")]
-        ],
+        "custom": NotRequired[Annotated[dict[str, Any], Field(description="result of `postprocess` of the model's own code")]],
         "prediction": NotRequired[Annotated[list[float], Field(description="the whole vector")]],
     },
 )
@@ -279,7 +277,7 @@ class Readiness(TypedDict):
     """Result of the checks on which serving a request depends."""
 
     status: Literal["ready", "not ready"]
-    checks: Annotated[dict[str, str], Field(description="by check, ok or what is wrong")]
+    checks: Annotated[dict[str, str], Field(description="by check, ok or the problem")]
 
 
 class _ModelUrls(TypedDict):
@@ -346,7 +344,7 @@ class ModelList(TypedDict):
 class ServiceStatus(TypedDict):
     """Output of `server.py status --json`."""
 
-    stores: Annotated[dict[str, str], Field(description="by store, ok or what is wrong")]
+    stores: Annotated[dict[str, str], Field(description="by store, ok or the problem")]
     models: list[dict[str, Any]]
     sinks: list[dict[str, Any]]
     workers: list[dict[str, Any]]

@@ -54,7 +54,7 @@ _TAGS = {
     "events": "what happens, as it happens: server-sent events",
     "batches": "the images of one request",
     "commands": "change models while the service runs",
-    "service": "what it serves, and whether it is ready",
+    "service": "its purpose and models, and whether it is ready",
     "v2": "the Open Inference Protocol, for clients of Triton and KServe",
     "console": "the page for browsers",
     "documentation": "this description",

@@ -47,9 +47,9 @@ EVENT_OPERATIONS: tuple[Operation, ...] = (
         "get",
         "/events",
         "events",
-        "Follow all tasks, or those that match",
+        "Follow all tasks, or a selection",
         role=NeededRole.ANY,
-        description="Server-sent events `tasks`: first the newest tasks, then those that were accepted or have changed since the "
+        description="Server-sent events `tasks`: first the newest tasks, then all that were accepted or have changed since the "
         "last event. The stream does not end by itself.",
         parameters=(STATUS, MODEL, REQUEST_ID, OWNER),
         answers=(Answer(200, "The events.", media_type=_EVENT_STREAM, item_schemas=(TaskChanges,)),),

@@ -77,7 +77,7 @@ HEADERS: dict[str, Header] = {
     "Idempotent-Replayed": _answer_header("present if the Idempotency-Key was known", enum=["true"]),
     "Link": _answer_header('<URL>; rel="next", relative to the request, if there is another page'),
     "Retry-After": _answer_header("seconds after which a retry makes sense", pattern="^[1-9][0-9]*$"),
-    "RateLimit": _answer_header('what is left of each limit of the owner, as in `"requests";r=9;t=1, "images";r=90;t=3600`'),
+    "RateLimit": _answer_header('rest of each limit of the owner, as in `"requests";r=9;t=1, "images";r=90;t=3600`'),
     "RateLimit-Policy": _answer_header('limits of the owner, as in `"requests";q=10;w=1, "images";q=100;qu="images";w=86400`'),
     "WWW-Authenticate": _answer_header('`Bearer`, with `error="invalid_token"` if the request has a key'),
     "Content-Disposition": _answer_header("inline, with a file name"),

@@ -94,4 +94,4 @@ class _Eraser:
             sys.stdout.write(f"{record.task_id}  erased\n")
         sys.stderr.write(f"records: erased, {stores}\n")
         if not progress.is_done:
-            sys.stderr.write("what is pending is done by the relay, as soon as the store answers\n")
+            sys.stderr.write("the relay does the rest as soon as the store answers\n")
