@@ -6,10 +6,12 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.contenders import Request
 
 _SCRIPT = Path(__file__).parent / "load.lua"
 
@@ -33,19 +35,11 @@ def wrk() -> str:
     return found
 
 
-def run(
-    url: str,
-    body: Path,
-    content_type: str,
-    *,
-    clients: int,
-    seconds: float,
-    headers: Mapping[str, str] = MappingProxyType({}),
-) -> Load:
+def run(request: Request, *, clients: int, seconds: float) -> Load:
     """Run a load for `seconds`, rounded up to whole seconds. Raises RuntimeError if wrk is missing or fails."""
     command = [wrk(), "-t1", f"-c{clients}", f"-d{math.ceil(seconds)}s", "--timeout", "60s", "-s", str(_SCRIPT)]
-    command += [*(f"-H{name}: {value}" for name, value in headers.items()), url]
-    environment = os.environ | {"BODY": str(body), "CONTENT_TYPE": content_type}
+    command += [*(f"-H{name}: {value}" for name, value in request.headers.items()), request.url]
+    environment = os.environ | {"BODY": str(request.body), "CONTENT_TYPE": request.content_type}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     line = next((line for line in done.stdout.splitlines() if line.startswith("FIGURES")), None)
     if line is None:

@@ -136,9 +136,7 @@ def _measure(work: Workload, options: argparse.Namespace) -> _Round:
 
 
 def _load(request: Request, seconds: float) -> Load:
-    return closed_loop.run(
-        request.url, request.body, request.content_type, clients=CLIENTS, seconds=seconds, headers=request.headers
-    )
+    return closed_loop.run(request, clients=CLIENTS, seconds=seconds)
 
 
 @contextmanager

@@ -22,7 +22,6 @@ import numpy as np
 import yaml
 
 from bench import closed_loop, workload
-from bench.closed_loop import Load
 from bench.contenders import Ours, Running
 from bench.processes import cpu_ms_each
 from bench.with_keys import OursWithKeys
@@ -138,7 +137,7 @@ def _measure(first: Ours, second: Ours, work: Workload, options: argparse.Namesp
     with ExitStack() as stack:
         running = [stack.enter_context(service.run(work)) for service in (first, second)]
         for service in running:
-            _load(service, options.clients, _WARM_S)
+            closed_loop.run(service.request, clients=options.clients, seconds=_WARM_S)
         pairs = []
         for number in range(options.pairs):
             bursts = {place: _burst(running[place], options.clients, options.seconds) for place in ((0, 1), (1, 0))[number % 2]}
@@ -150,18 +149,11 @@ def _measure(first: Ours, second: Ours, work: Workload, options: argparse.Namesp
 
 def _burst(service: Running, clients: int, seconds: float) -> Burst:
     before = service.processes.cpu_s()
-    load = _load(service, clients, seconds)
+    load = closed_loop.run(service.request, clients=clients, seconds=seconds)
     answered = load.requests - load.errors
     if load.errors > _MAX_REFUSED * load.requests:
         raise RuntimeError(f"{load.errors} of {load.requests} requests were refused or failed")
     return Burst(answered / load.seconds, cpu_ms_each(before, service.processes.cpu_s(), answered))
-
-
-def _load(service: Running, clients: int, seconds: float) -> Load:
-    request = service.request
-    return closed_loop.run(
-        request.url, request.body, request.content_type, clients=clients, seconds=seconds, headers=request.headers
-    )
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def wait_until_idle(request: Request) -> None:
 
 def closed(request: Request, *, clients: int, seconds: float) -> Load:
     """Run a closed loop. Raises RuntimeError if a request fails."""
-    load = closed_loop.run(request.url, request.body, request.content_type, clients=clients, seconds=seconds)
+    load = closed_loop.run(request, clients=clients, seconds=seconds)
     if load.errors:
         raise RuntimeError(f"{load.errors} of {load.requests} requests failed with {clients} clients")
     return load
@@ -152,7 +152,7 @@ def _closed_rounds(found: Measurement, contender: Contender, running: Running, p
 
 def _warm(running: Running, clients: int) -> float:
     """Run a load that is not counted; returns its approximate requests per second."""
-    load = closed_loop.run(*_parts(running.request), clients=clients, seconds=_WARM_S)
+    load = closed_loop.run(running.request, clients=clients, seconds=_WARM_S)
     return max(1, load.requests) / load.seconds
 
 

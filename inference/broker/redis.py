@@ -209,12 +209,10 @@ class RedisBroker:
             "properties": properties,
         }
         keyed = self._key_prefix + queue
-        list_key = _list_key(keyed, step)
+        list_key, payload = _list_key(keyed, step), orjson.dumps(document)
         if not (owner and self.has_turns):
-            return Enqueue(list_key, orjson.dumps(document), wake_up_key(keyed))
-        return Enqueue(
-            _owner_list(list_key, owner), orjson.dumps(document), wake_up_key(keyed), turns_key=_turns_key(list_key), cost=cost
-        )
+            return Enqueue(list_key, payload, wake_up_key(keyed))
+        return Enqueue(_owner_list(list_key, owner), payload, wake_up_key(keyed), turns_key=_turns_key(list_key), cost=cost)
 
 
 def _read(payload: bytes) -> QueueMessage | None:

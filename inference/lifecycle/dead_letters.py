@@ -94,35 +94,37 @@ class DeadLetters:
         if self._store.redeliver(task_id) or was_refused:  # redeliver returns 0 if the answer to its first call was lost
             return task_id
         self._check(task_id)
-        now = datetime.now(UTC)
-        new_id = new_task_id(round(now.timestamp() * 1000), self._store.get_tag())
-        item = dataclasses.replace(record.item, task_id=new_id, object_key=upload_key(new_id, now))
+        request = self._as_new_task(record, deadline_s, sinks)
         with contextlib.suppress(ObjectNotFound):  # then the new task fails and says so
-            self._objects.copy(dead_letter_key(task_id), item.object_key)
-        request = TaskSubmission(
-            task_id=new_id,
-            request_id=record.request_id,
-            model=record.model,
-            queue=record.queue,
-            item=item,
-            deadline_s=deadline_s,
-            sinks=sinks,
-            priority=record.priority,
-            webhook=record.webhook,
-            owner=record.owner,
-            trace=record.trace,
-            replay_of=task_id,
-            idempotency_key=f"replay:{task_id}",  # two operators, or a repeated command, start only one task
-        )
+            self._objects.copy(dead_letter_key(task_id), request.item.object_key)
         accepted = accept(self._store, self._broker, request)
         if not accepted.created:
-            self._objects.delete(item.object_key)
+            self._objects.delete(request.item.object_key)
         with contextlib.suppress(TaskNotFound):  # another operator replayed it meanwhile, or it was erased
             self.discard(task_id)  # after the acceptance, so that a failed replay keeps the dead letter
         if self._store.get_many([task_id]) == [None]:  # erased since it was read: its image must not run again
             self._take_back(accepted.task_id)
             raise TaskNotFound("the task was erased meanwhile", task_id=task_id)
         return accepted.task_id
+
+    def _as_new_task(self, record: TaskRecord, deadline_s: float, sinks: tuple[str, ...]) -> TaskSubmission:
+        now = datetime.now(UTC)
+        task_id = new_task_id(round(now.timestamp() * 1000), self._store.get_tag())
+        return TaskSubmission(
+            task_id=task_id,
+            request_id=record.request_id,
+            model=record.model,
+            queue=record.queue,
+            item=dataclasses.replace(record.item, task_id=task_id, object_key=upload_key(task_id, now)),
+            deadline_s=deadline_s,
+            sinks=sinks,
+            priority=record.priority,
+            webhook=record.webhook,
+            owner=record.owner,
+            trace=record.trace,
+            replay_of=record.task_id,
+            idempotency_key=f"replay:{record.task_id}",  # two operators, or a repeated command, start only one task
+        )
 
     def _take_back(self, task_id: str) -> None:
         """Erase a replay; the relay erases its image."""

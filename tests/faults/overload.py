@@ -29,6 +29,7 @@ import yaml
 from support.service import ROOT, Service
 
 from bench import closed_loop
+from bench.contenders import Request
 from bench.offered_load import Offered, Sent
 
 PHOTO = ROOT / "samples" / "chelsea.jpg"
@@ -166,7 +167,7 @@ def sustainable(service: Service, body: Body, *, seconds: float = 12.0) -> float
     as many as a batch has answers, and a group takes less CPU time than requests that arrive one by one.
     """
     url = f"{service.url}/inference?deadline_s={_NO_REFUSAL_S}"
-    load = closed_loop.run(url, body.file, body.content_type, clients=_CLIENTS, seconds=seconds / 2)
+    load = closed_loop.run(Request(url, body.file, body.content_type), clients=_CLIENTS, seconds=seconds / 2)
     if load.errors:
         raise RuntimeError(f"{load.errors} of {load.requests} requests failed")
     return without_refusals(service, body, rate_per_s=load.requests / load.seconds, seconds=seconds)
