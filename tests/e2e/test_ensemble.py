@@ -29,7 +29,9 @@ TIME_LIMIT_S = 60
 
 @pytest.fixture(scope="module")
 def topic_owner(services_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenant]:
+    """The aggregator joins a topic that is there: kafka-python's groups may miss one that is made later."""
     tenant = Tenant(services_env, tmp_path_factory.mktemp("topic"))
+    tenant.make_topic()
     yield tenant
     tenant.leave_sinks()
 

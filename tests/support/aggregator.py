@@ -37,7 +37,6 @@ class Aggregator:
             "bootstrap_servers": bootstrap_servers,
             "group_id": f"aggregator-of-{topic}",
             "auto_offset_reset": "earliest",
-            "metadata_max_age_ms": 1000,  # the topic may be made later
         }
         self._topic = topic
         self._min_messages = min_messages

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 import yaml
 from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kombu import Connection
 from minio import Minio
 from pymongo import MongoClient
@@ -136,6 +136,11 @@ class Tenant:
             for key in self.uploads():
                 self._minio.remove_object(self.name, key)
             self._minio.remove_bucket(self.name)
+
+    def make_topic(self) -> None:
+        """Create the topic, with several partitions, before a service does."""
+        with closing(KafkaAdminClient(bootstrap_servers=self.env["KAFKA_BOOTSTRAP"])) as admin:
+            admin.create_topics([NewTopic(self.name, 4, 1)])
 
     def leave_sinks(self) -> None:
         """Remove its data from MongoDB and Kafka."""
