@@ -72,6 +72,8 @@ class Contender:
     servers: tuple[str, ...] = ()
     #: folder with its code
     tree = ROOT
+    #: folder of the runs' folders
+    runs = WORK / "runs"
 
     def __init__(self, name: str, services: Mapping[str, str]) -> None:
         self.name = name
@@ -118,7 +120,7 @@ class Contender:
         It is not removed after the block: for each new file, ext4 skips the places of recently deleted files one by one. After
         ten thousand uploads of the previous run, this took a third of the API's CPU in the next.
         """
-        folder = WORK / "runs" / f"{self.name}-{workload.name}-{uuid.uuid4().hex[:8]}"
+        folder = self.runs / f"{self.name}-{workload.name}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         yield folder
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -47,6 +47,8 @@ class Offered:
     requests: list[Sent] = field(default_factory=list)
     #: latencies of /health/live
     probes: list[Sent] = field(default_factory=list)
+    #: begin of the load, by the clock that all processes of the machine share
+    began_monotonic_s: float = 0.0
     #: CPU seconds of the load generator itself
     cpu_s: float = 0.0
     took_s: float = 0.0
@@ -66,6 +68,7 @@ class _Load:
 
     async def run(self, rate_per_s: float) -> Offered:
         self._began = time.perf_counter()
+        self.found.began_monotonic_s = time.monotonic()
         probing = asyncio.create_task(self._probe())
         arrivals = random.Random(0)  # noqa: S311 the same arrivals each time
         due = 0.0

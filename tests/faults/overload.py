@@ -1,8 +1,7 @@
 """The overload table: more requests than the service can do, and the ends of the accepted ones.
 
-`PYTHONPATH=.:tests python -m faults.overload` measures all of it in about a quarter of an hour and prints the table of
-docs/overload.md; `--quick` gives shorter loads, `--only` some of the rows. The service is started as a user starts it; the
-generator (`bench.offered_load`) and the service share the machine's cores, and the table says how much the generator took.
+`PYTHONPATH=.:tests python -m faults.overload` measures all of it in about half an hour and prints the table of
+docs/overload.md; `--quick` gives shorter loads, `--only` some of the rows.
 """
 
 from __future__ import annotations
@@ -13,36 +12,23 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import requests
-import urllib3
 import yaml
+from faults.offered import Body, Figures, body_of, overload, photo_body, possible_per_s, running, sustainable, without_refusals
 from support.service import ROOT, Service
 
-from bench import closed_loop
-from bench.contenders import Request
-from bench.offered_load import Offered, Sent
-
-PHOTO = ROOT / "samples" / "chelsea.jpg"
 DEADLINES_S = (2, 5, 30)
 FACTORS = (2, 3)
-_CLIENTS = 64
-#: A load counts from here on, when the first batches have run.
-_FROM_S = 2.0
-_SETTLE_S = 1.0
 #: Seconds for which the rate without refusals is measured before and after a load.
 _REFERENCE_S = 12.0
-#: A deadline so long that nothing is refused, seconds, and the rate that is offered then ÷ the rate that can be done.
-_NO_REFUSAL_S, _MORE = 240, 1.15
+#: Seconds of a load that changes its model twice: a change takes 10 to 35 s.
+_SWAP_S = 100.0
 
 #: A model of 8x8 images that takes as long as `layers` convolutions at 64x64 do.
 _MAKE_HEAVY = """
@@ -59,59 +45,6 @@ keras.Sequential([
 ]).save(path)
 """
 _HEAVY_DESCRIPTION = {"name": "heavy", "file": "model.keras", "input": {"shape": [8, 8, 1], "dtype": "float32"}}
-
-
-#: An event during a load: seconds after its begin, and the call.
-Event = tuple[float, Callable[[], object]]
-
-
-@dataclass(frozen=True)
-class Body:
-    """A request's body in a file, and its type."""
-
-    file: Path
-    content_type: str
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Figures of one load."""
-
-    rate_per_s: float
-    deadline_s: float
-    offered: int
-    accepted: int
-    #: accepted, and answered with a result within the deadline
-    met: int
-    #: of `met`, answered while the load lasted, per second
-    goodput_per_s: float
-    refusal_p99_ms: float
-    live_p99_ms: float
-    #: ended by their deadline, or as they could not meet it
-    expired: int
-    #: of polite clients, that came again for the first time, and how many of them were accepted
-    returned: int
-    returned_accepted: int
-    retry_after_median_s: float
-    errors: int
-    #: of all cores
-    generator_share: float
-
-    @property
-    def met_share(self) -> float:
-        return self.met / max(1, self.accepted)
-
-
-@contextmanager
-def running(settings: dict[str, Any]) -> Iterator[Service]:
-    """A service with these settings and a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="overload-", ignore_cleanup_errors=True) as folder:
-        service = Service(Path(folder), settings)
-        try:
-            service.start()
-            yield service
-        finally:
-            service.end()
 
 
 @contextmanager
@@ -133,21 +66,9 @@ def second_worker(service: Service) -> Iterator[Callable[[], None]]:
         process.wait(60)
 
 
-def photo_body(folder: Path) -> Body:
-    return _body(folder, {"command": "predict"}, PHOTO.name, PHOTO.read_bytes())
-
-
 def heavy_body(folder: Path) -> Body:
     metadata = json.dumps({"shape": [8, 8, 1], "dtype": "float32"})
-    return _body(folder, {"metadata": metadata}, "image", np.zeros((8, 8, 1), "<f4").tobytes())
-
-
-def _body(folder: Path, fields: dict[str, str], name: str, image: bytes) -> Body:
-    parts = {**fields, "image": (name, image, "application/octet-stream")}
-    data, content_type = urllib3.encode_multipart_formdata(parts, boundary="XBOUNDARYX")
-    file = folder / "body"
-    file.write_bytes(data)
-    return Body(file, content_type)
+    return body_of(folder, {"metadata": metadata}, "image", np.zeros((8, 8, 1), "<f4").tobytes())
 
 
 def make_heavy(folder: Path, *, layers: int, seed: int = 0) -> Path:
@@ -158,88 +79,6 @@ def make_heavy(folder: Path, *, layers: int, seed: int = 0) -> Path:
     command = [sys.executable, "-c", _MAKE_HEAVY, str(folder / "model.keras"), str(layers), str(seed)]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     return folder
-
-
-def sustainable(service: Service, body: Body, *, seconds: float = 12.0) -> float:
-    """Requests a second that are answered when more arrive, none is refused, and arrivals are those of the loads.
-
-    A closed loop comes first and finds the rate to offer. Its own rate is higher by about a tenth: its clients send in groups,
-    as many as a batch has answers, and a group takes less CPU time than requests that arrive one by one.
-    """
-    url = f"{service.url}/inference?deadline_s={_NO_REFUSAL_S}"
-    load = closed_loop.run(Request(url, body.file, body.content_type), clients=_CLIENTS, seconds=seconds / 2)
-    if load.errors:
-        raise RuntimeError(f"{load.errors} of {load.requests} requests failed")
-    return without_refusals(service, body, rate_per_s=load.requests / load.seconds, seconds=seconds)
-
-
-def without_refusals(service: Service, body: Body, *, rate_per_s: float, seconds: float, events: Sequence[Event] = ()) -> float:
-    """Requests a second that are answered of somewhat more than `rate_per_s`, with a deadline so long that none is refused."""
-    found = overload(service, body, rate_per_s=_MORE * rate_per_s, seconds=seconds, deadline_s=_NO_REFUSAL_S, events=events)
-    if found.met < found.offered:
-        raise RuntimeError(f"only {found.met} of {found.offered} requests were answered with a result")
-    return found.goodput_per_s
-
-
-def overload(
-    service: Service,
-    body: Body,
-    *,
-    rate_per_s: float,
-    seconds: float,
-    deadline_s: float,
-    events: Sequence[Event] = (),
-    polite: bool = False,
-) -> Figures:
-    """Offer `rate_per_s` for so long, all with the same deadline; each of `events` happens so many seconds after its begin."""
-    url = f"{service.url}/inference?deadline_s={deadline_s:g}"
-    command = [sys.executable, "-m", "bench.offered_load", url, str(body.file), body.content_type, str(rate_per_s), str(seconds)]
-    command += ["polite"] if polite else []
-    happening = threading.Thread(target=_happen, args=(events,))
-    happening.start()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    happening.join()
-    time.sleep(_SETTLE_S)
-    return _figures(json.loads(done.stdout), rate_per_s=rate_per_s, seconds=seconds, deadline_s=deadline_s)
-
-
-def _happen(events: Sequence[Event]) -> None:
-    """One after the other: one that takes longer delays the next."""
-    began = time.monotonic()
-    for at_s, event in events:
-        time.sleep(max(0.0, began + at_s - time.monotonic()))
-        event()
-
-
-def _figures(document: dict[str, Any], *, rate_per_s: float, seconds: float, deadline_s: float) -> Figures:
-    sent, probes = ([Sent(**one) for one in document[name]] for name in ("requests", "probes"))
-    found = Offered(sent, probes, document["cpu_s"], document["took_s"])
-    refused = [one for one in sent if one.status == requests.codes.too_many_requests]
-    errors = [one for one in sent if one.status not in (200, 429, 504)]
-    accepted = [one for one in sent if one.status in (200, 504)]
-    met = [one for one in accepted if one.status == requests.codes.ok and one.latency_s <= deadline_s]
-    counted = [one for one in met if _FROM_S <= one.due_s + one.latency_s <= seconds]
-    came_again = [one for one in sent if one.tries == 1]
-    return Figures(
-        rate_per_s=rate_per_s,
-        deadline_s=deadline_s,
-        offered=len(sent),
-        accepted=len(accepted),
-        met=len(met),
-        expired=sum(one.status == requests.codes.gateway_timeout for one in sent),
-        goodput_per_s=len(counted) / (seconds - _FROM_S),
-        refusal_p99_ms=_p99_ms(refused),
-        live_p99_ms=_p99_ms(probes),
-        returned=len(came_again),
-        returned_accepted=sum(one.status != requests.codes.too_many_requests for one in came_again),
-        retry_after_median_s=float(np.median([one.retry_after_s for one in refused] or [0.0])),
-        errors=len(errors),
-        generator_share=found.cpu_s / found.took_s / (os.cpu_count() or 1),
-    )
-
-
-def _p99_ms(sent: Sequence[Sent]) -> float:
-    return float(np.percentile([one.latency_s for one in sent] or [0.0], 99) * 1000)
 
 
 def change_weights(service: Service, folder: Path) -> None:
@@ -269,7 +108,7 @@ _HEAD = (
 )
 
 
-def _row(name: str, found: Figures, possible_per_s: float) -> str:
+def _row(name: str, found: Figures, possible: float) -> str:
     cells = (
         name,
         f"{found.deadline_s:g}",
@@ -278,7 +117,7 @@ def _row(name: str, found: Figures, possible_per_s: float) -> str:
         f"{100 * found.met_share:.1f} %",
         f"{found.expired}",
         f"{found.goodput_per_s:.1f}",
-        f"{found.goodput_per_s / possible_per_s:.2f}",
+        f"{found.goodput_per_s / possible:.2f}",
         f"{found.refusal_p99_ms:.0f}",
         f"{found.refusal_p99_ms / max(0.1, found.live_p99_ms):.1f}",
         f"{found.returned_accepted} of {found.returned}" if found.returned else "",
@@ -310,7 +149,7 @@ def _steady(folder: Path, *, quick: bool) -> None:
                 seconds = _seconds(deadline_s, quick=quick)
                 found = overload(service, body, rate_per_s=factor * rate, seconds=seconds, deadline_s=deadline_s)
                 after = without_refusals(service, body, rate_per_s=rate, seconds=_REFERENCE_S)
-                _print(_row(f"{factor}x", found, (before + after) / 2))  # a machine's speed drifts
+                _print(_row(f"{factor}x", found, possible_per_s(found, [before, after])))  # a machine's speed drifts
                 before = after
         _print(f"sustainable afterwards: {sustainable(service, body):.1f} requests a second")
 
@@ -329,7 +168,7 @@ def _workers(folder: Path, *, quick: bool) -> None:
             with second_worker(service) as toggle:
                 events = [(at, toggle) for at in at_s]
                 found = overload(service, body, rate_per_s=2 * rate, seconds=seconds, deadline_s=deadline_s, events=events)
-                _print(_row("2x, a second worker comes and goes", found, possible))
+                _print(_row("2x, a second worker comes and goes", found, possible_per_s(found, [possible])))
 
 
 def _swap(folder: Path, *, quick: bool) -> None:
@@ -339,15 +178,19 @@ def _swap(folder: Path, *, quick: bool) -> None:
     body = heavy_body(folder)
     with running(settings) as service:
         rate = sustainable(service, body)
+        seconds = 0.6 * _SWAP_S if quick else _SWAP_S
+        events = [
+            (4.0, partial(change_weights, service, slower)),
+            (0.45 * seconds, partial(change_weights, service, quicker)),
+        ]
+        before = without_refusals(service, body, rate_per_s=rate, seconds=seconds, events=events)
         for deadline_s in DEADLINES_S[:2]:
-            seconds = 20 + _seconds(deadline_s, quick=quick)
-            events = [
-                (2.0, partial(change_weights, service, slower)),
-                (seconds / 2, partial(change_weights, service, quicker)),
-            ]
-            possible = without_refusals(service, body, rate_per_s=rate, seconds=seconds, events=events)
             found = overload(service, body, rate_per_s=2 * rate, seconds=seconds, deadline_s=deadline_s, events=events)
-            _print(_row("2x, the model is changed twice", found, possible))
+            after = without_refusals(service, body, rate_per_s=rate, seconds=seconds, events=events)
+            _print(_row("2x, the model is changed twice", found, possible_per_s(found, [before, after])))
+            for name, one in (("before", before), ("load", found), ("after", after)):
+                _print(f"{name}: {', '.join(f'{part.seconds:.1f} s {part.goodput_per_s:.0f}/s' for part in one.phases)}")
+            before = after
 
 
 def _polite(folder: Path, *, quick: bool) -> None:

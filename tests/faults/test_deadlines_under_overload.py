@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from faults.overload import Body, overload, photo_body, running, sustainable
+from faults.offered import Body, overload, photo_body, running, sustainable
 from support.service import Service
 
 pytestmark = [pytest.mark.process, pytest.mark.alone]
