@@ -9,8 +9,10 @@ than half, for example when one of two workers stops. A short queue costs no thr
 
 The figures are read in the background and are up to some tenths of a second old. Between two readings, the tasks that this
 process has accepted are added, and the tasks that end at the rate are subtracted: otherwise tasks would be accepted in bursts,
-and the workers would have nothing to do between them. An admitted task carries the allowed number of open tasks (`Room`) to the
-task store, which counts exactly; that number has a slightly larger share, since a refusal there costs several times as much.
+and the workers would have nothing to do between them. Admitted tasks that the task store has not accepted yet count as well:
+requests wait there while images, or the log of the store's server, are written slowly. An admitted task carries the allowed number
+of open tasks (`Room`) to the task store, which counts exactly; that number has a slightly larger share, since a refusal there costs
+several times as much.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -99,6 +102,8 @@ class Admission:
         #: by queue, number of tasks that were refused and that were accepted since the last reading
         self._refused: dict[str, int] = defaultdict(int)
         self._accepted: dict[str, int] = defaultdict(int)
+        #: by queue, number of tasks on their way into the record store
+        self._admitted: dict[str, int] = defaultdict(int)
 
     def check(
         self,
@@ -136,6 +141,7 @@ class Admission:
         if ahead and owner:
             ahead = max(1, min(ahead, figures.load.ahead_of(owner, count, window=window)))
         share, share_counted = _SHARES_WITH_TURNS if owner and self._has_turns else (_SHARE, _SHARE_COUNTED)
+        ahead += self._admitted[queue]
         over = ahead + count - _limit(deadline_s, share, figures.load, rate_per_s, is_alone=not ahead)
         if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
             raise self._overloaded(queue, ahead, count, over=over, rate_per_s=rate_per_s, deadline_s=deadline_s)
@@ -145,6 +151,17 @@ class Admission:
         before = f"{ahead} tasks wait or run" if ahead else f"these are {count} tasks"
         reason = f"{before} and {rate_per_s:.1f} a second end: too many for a deadline of {deadline_s:g} s"
         return Overloaded(reason, retry_after_s=self.retry_after_s(queue, over=over, count=count))
+
+    @contextmanager
+    def admitted(self, counts: Mapping[str, int]) -> Iterator[None]:
+        """Count tasks, by queue, as open from their check to the record store's answer."""
+        for queue, count in counts.items():
+            self._admitted[queue] += count
+        try:
+            yield
+        finally:
+            for queue, count in counts.items():
+                self._admitted[queue] -= count
 
     def load(self, queue: str) -> QueueLoad:
         """The figures of a queue; they are some tenths of a second old at most."""

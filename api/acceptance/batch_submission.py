@@ -82,25 +82,35 @@ class BatchSubmissions:
         uploads = {one.item.task_id: one.stored for one in prepared if one.stored is not None}
         try:
             rooms = self._admit(prepared, caller)
-            sent = [(one.item, one.form) for one in prepared if one.stored is None]
-            begun = self.parts.uploads.begin_all(sent)
         except BaseException:
             discard_all(uploads.values())
             raise
-        uploads |= {item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}
-        self._store_first(uploads.values(), _longest_s(prepared))
-        requests = iter(self._requests(prepared, uploads, batch_id, caller.owner))
-        batch = BatchRequest(
-            batch_id,
-            tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
-            form.idempotency_key,
-            form.fingerprint,
-            caller.owner,
-        )
-        submission = self._accept(batch, prepared, uploads, rooms, caller)
+        with self.parts.admission.admitted(Counter(one.queue for one in prepared)):
+            uploads = self._store(prepared, uploads)
+            requests = iter(self._requests(prepared, uploads, batch_id, caller.owner))
+            batch = BatchRequest(
+                batch_id,
+                tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
+                form.idempotency_key,
+                form.fingerprint,
+                caller.owner,
+            )
+            submission = self._accept(batch, prepared, uploads, rooms, caller)
         if submission.batch is not None:  # else it is an earlier batch
             _count(entries)
         return submission
+
+    def _store(self, prepared: Sequence[PreparedItem], stored: Mapping[str, Upload]) -> dict[str, Upload]:
+        """Begin to store the images that are not stored; returns the uploads of all by task id. Raises ServiceUnavailable."""
+        sent = [(one.item, one.form) for one in prepared if one.stored is None]
+        try:
+            begun = self.parts.uploads.begin_all(sent)
+        except BaseException:
+            discard_all(stored.values())
+            raise
+        uploads = {**stored, **{item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}}
+        self._store_first(uploads.values(), _longest_s(prepared))
+        return uploads
 
     def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
         """Wait for the images that are not stored in the background.
@@ -191,6 +201,7 @@ class BatchSubmissions:
                 owner=owner,
                 image_bytes=one.image_bytes,
                 trace=trace,
+                arrived_at_s=one.checked.arrived_at_s,
             )
 
         return [request(one) for one in prepared]
@@ -241,7 +252,8 @@ class BatchSubmissions:
         for queue, count in Counter(one.queue for one in prepared).items():
             self.parts.admission.note_accepted(queue, count)
         bind_log_fields(batch_id=batch.batch_id)
-        return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
+        longest_s = max((task.left_s for task in batch.tasks), default=0.0)
+        return BatchSubmission(batch.batch_id, waiter, max(0.0, longest_s), batch, uploads)
 
     def _known_batch(self, form: BatchForm, owner: str) -> str | None:
         known = self.parts.store.find_idempotent(form.idempotency_key, owner=owner) if form.idempotency_key else None

@@ -76,6 +76,7 @@ class Submissions:
             return self._replayed(known, checked.deadline_s)
         self.parts.owner_limits.check(caller)
         queue = checked.spec.queue
+        self.parts.webhooks.check_room([checked.webhook])
         self.parts.pacing.wait(queue, caller.owner, image_bytes=len(form.image))
         room = self.parts.admission.check(
             queue,
@@ -85,13 +86,16 @@ class Submissions:
             priority=form.priority,
             owner=caller.owner,
         )
-        self.parts.webhooks.check_room([checked.webhook])
+        with self.parts.admission.admitted({queue: 1}):
+            return self._store_and_accept(form, checked, caller, room)
+
+    def _store_and_accept(self, form: PredictForm, checked: ValidatedRequest, caller: Caller, room: Room | None) -> Submission:
         item, upload, image_bytes = self._begin(form, checked, caller)
         request = TaskSubmission(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
             model=checked.model,
-            queue=queue,
+            queue=checked.spec.queue,
             item=item,
             deadline_s=checked.deadline_s,
             sinks=checked.sinks,
@@ -106,6 +110,7 @@ class Submissions:
             owner=caller.owner,
             image_bytes=image_bytes,
             trace=task_context(),
+            arrived_at_s=checked.arrived_at_s,
         )
         return self._accept_and_expect(request, upload, room, caller)
 
@@ -159,7 +164,7 @@ class Submissions:
             return 0.0
 
     def _accept_and_expect(self, request: TaskSubmission, upload: Upload, room: Room | None, caller: Caller) -> Submission:
-        task_id, deadline_s = request.task_id, request.deadline_s
+        task_id = request.task_id
         waiter = self.parts.replies.expect(task_id)  # before any reply can arrive
         try:
             accepted_id = self._accept(request, upload, room, caller)
@@ -168,14 +173,14 @@ class Submissions:
             raise
         if accepted_id != task_id:  # two requests came concurrently with the same key
             self.parts.replies.forget(waiter)
-            return self._replayed(accepted_id, deadline_s)
+            return self._replayed(accepted_id, request.left_s)
         bind_log_fields(task_id=task_id, model=request.model.name)
         return Submission(
             task_id,
             request.request_id,
             request.model,
             waiter,
-            deadline_s,
+            max(0.0, request.left_s),
             upload,
             has_key=bool(request.idempotency_key),
             record=partial(TaskRecord.of_request, request),

@@ -36,7 +36,7 @@ _SETTLE_S = 1.0
 #: A deadline so long that nothing is refused, seconds, and the rate that is offered then ÷ the rate that can be done.
 _NO_REFUSAL_S, _MORE = 240, 1.15
 
-#: Event during a load: seconds after its begin, and the call.
+#: Event during a load: seconds after its begin or the end of the previous event, and the call.
 Event = tuple[float, Callable[[], object]]
 
 
@@ -88,20 +88,19 @@ class Figures:
     @property
     def goodput_per_s(self) -> float:
         """Requests a second that were answered within their deadline while the load lasted."""
-        return _goodput_per_s(self, self)
+        return possible_per_s(self, [self])
 
 
 def possible_per_s(found: Figures, references: Sequence[Figures]) -> float:
-    """Requests a second that could be done in the time of `found`: each of its phases at the mean rate that references had in it.
+    """Requests a second that could be done in the time of `found`: each of its phases at the rate that all references had in it.
 
     An event, as a change of the model, takes longer in one load than in another.
     """
-    return float(np.mean([_goodput_per_s(reference, found) for reference in references]))
-
-
-def _goodput_per_s(rates: Figures, durations: Figures) -> float:
-    phases = list(zip(rates.phases, durations.phases, strict=True))
-    return sum(rate.goodput_per_s * part.seconds for rate, part in phases) / sum(part.seconds for _, part in phases)
+    done = 0.0
+    for number, phase in enumerate(found.phases):
+        same = [reference.phases[number] for reference in references]
+        done += phase.seconds * sum(one.seconds * one.goodput_per_s for one in same) / sum(one.seconds for one in same)
+    return done / sum(phase.seconds for phase in found.phases)
 
 
 @contextmanager
@@ -159,7 +158,7 @@ def overload(
     events: Sequence[Event] = (),
     polite: bool = False,
 ) -> Figures:
-    """Offer `rate_per_s` for so long, all with the same deadline; each of `events` happens so many seconds after its begin."""
+    """Offer `rate_per_s` for so long, all with the same deadline, while `events` happen."""
     url = f"{service.url}/inference?deadline_s={deadline_s:g}"
     command = [sys.executable, "-m", "bench.offered_load", url, str(body.file), body.content_type, str(rate_per_s), str(seconds)]
     command += ["polite"] if polite else []
@@ -176,11 +175,10 @@ def overload(
 
 
 def _happen(events: Sequence[Event]) -> list[float]:
-    """Call one after the other: one that takes longer delays the next. Returns begin and end of each, monotonic seconds."""
-    began = time.monotonic()
+    """Call one after the other. Returns begin and end of each, monotonic seconds."""
     found = []
-    for at_s, event in events:
-        time.sleep(max(0.0, began + at_s - time.monotonic()))
+    for pause_s, event in events:
+        time.sleep(pause_s)
         found.append(time.monotonic())
         event()
         found.append(time.monotonic())

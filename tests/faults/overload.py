@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,15 +20,26 @@ from pathlib import Path
 import numpy as np
 import requests
 import yaml
-from faults.offered import Body, Figures, body_of, overload, photo_body, possible_per_s, running, sustainable, without_refusals
+from faults.offered import (
+    Body,
+    Event,
+    Figures,
+    body_of,
+    overload,
+    photo_body,
+    possible_per_s,
+    running,
+    sustainable,
+    without_refusals,
+)
 from support.service import ROOT, Service
 
 DEADLINES_S = (2, 5, 30)
 FACTORS = (2, 3)
 #: Seconds for which the rate without refusals is measured before and after a load.
 _REFERENCE_S = 12.0
-#: Seconds of a load that changes its model twice: a change takes 10 to 35 s.
-_SWAP_S = 100.0
+#: Seconds of a load that changes its model twice: a change takes 5 to 50 s.
+_SWAP_S = 120.0
 
 #: A model of 8x8 images that takes as long as `layers` convolutions at 64x64 do.
 _MAKE_HEAVY = """
@@ -48,8 +59,8 @@ _HEAVY_DESCRIPTION = {"name": "heavy", "file": "model.keras", "input": {"shape":
 
 
 @contextmanager
-def second_worker(service: Service) -> Iterator[Callable[[], None]]:
-    """A worker that comes with the first call, and goes as SIGTERM lets it with the second."""
+def second_worker(service: Service, pauses_s: Sequence[float]) -> Iterator[list[Event]]:
+    """Events after such pauses: a worker comes with the first, and goes as SIGTERM lets it with the second."""
     started: list[subprocess.Popen[bytes]] = []
 
     def toggle() -> None:
@@ -60,7 +71,7 @@ def second_worker(service: Service) -> Iterator[Callable[[], None]]:
         with service.log_file.open("ab") as log:
             started.append(subprocess.Popen(command, cwd=ROOT, env=service.environment, stdout=log, stderr=log))
 
-    yield toggle
+    yield [(pause_s, toggle) for pause_s in pauses_s]
     for process in started:
         process.terminate()
         process.wait(60)
@@ -161,14 +172,14 @@ def _workers(folder: Path, *, quick: bool) -> None:
         rate = sustainable(service, body)
         for deadline_s in DEADLINES_S:
             seconds = 20 + _seconds(deadline_s, quick=quick)
-            at_s = (4.0, seconds - 10 - (0.3 * deadline_s))
-            with second_worker(service) as toggle:
-                events = [(at, toggle) for at in at_s]
-                possible = without_refusals(service, body, rate_per_s=rate, seconds=seconds, events=events)
-            with second_worker(service) as toggle:
-                events = [(at, toggle) for at in at_s]
+            pauses_s = (4.0, seconds - 14 - (0.3 * deadline_s))
+            with second_worker(service, pauses_s) as events:
+                before = without_refusals(service, body, rate_per_s=rate, seconds=seconds, events=events)
+            with second_worker(service, pauses_s) as events:
                 found = overload(service, body, rate_per_s=2 * rate, seconds=seconds, deadline_s=deadline_s, events=events)
-                _print(_row("2x, a second worker comes and goes", found, possible_per_s(found, [possible])))
+            with second_worker(service, pauses_s) as events:
+                after = without_refusals(service, body, rate_per_s=rate, seconds=seconds, events=events)
+            _print(_row("2x, a second worker comes and goes", found, possible_per_s(found, [before, after])))
 
 
 def _swap(folder: Path, *, quick: bool) -> None:
@@ -179,10 +190,7 @@ def _swap(folder: Path, *, quick: bool) -> None:
     with running(settings) as service:
         rate = sustainable(service, body)
         seconds = 0.6 * _SWAP_S if quick else _SWAP_S
-        events = [
-            (4.0, partial(change_weights, service, slower)),
-            (0.45 * seconds, partial(change_weights, service, quicker)),
-        ]
+        events = [(4.0, partial(change_weights, service, slower)), (0.2 * seconds, partial(change_weights, service, quicker))]
         before = without_refusals(service, body, rate_per_s=rate, seconds=seconds, events=events)
         for deadline_s in DEADLINES_S[:2]:
             found = overload(service, body, rate_per_s=2 * rate, seconds=seconds, deadline_s=deadline_s, events=events)
