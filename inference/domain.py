@@ -26,7 +26,7 @@ from inference.webhook import Webhook, WebhookDelivery
 PREDICT_TASK = "tasks.predict"
 
 #: Seconds from which the time between arrival and acceptance counts.
-_NOTICEABLE_S = 0.1
+_NOTICEABLE_S = 0.5
 
 
 class TaskStatus(StrEnum):

@@ -10,9 +10,9 @@ than half, for example when one of two workers stops. A short queue costs no thr
 The figures are read in the background and are up to some tenths of a second old. Between two readings, the tasks that this
 process has accepted are added, and the tasks that end at the rate are subtracted: otherwise tasks would be accepted in bursts,
 and the workers would have nothing to do between them. Admitted tasks that the task store has not accepted yet count as well:
-requests wait there while images, or the log of the store's server, are written slowly. An admitted task carries the allowed number
-of open tasks (`Room`) to the task store, which counts exactly; that number has a slightly larger share, since a refusal there costs
-several times as much.
+requests wait there while images, or the log of the store's server, are written slowly. An admitted task carries the allowed
+number of open tasks (`Room`) to the task store, which counts exactly; that number has a slightly larger share, since a refusal
+there costs several times as much.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class Admission:
         #: by queue, number of tasks that were refused and that were accepted since the last reading
         self._refused: dict[str, int] = defaultdict(int)
         self._accepted: dict[str, int] = defaultdict(int)
-        #: by queue, number of tasks on their way into the record store
-        self._admitted: dict[str, int] = defaultdict(int)
+        #: by queue, and owner if owners take turns, number of tasks on their way into the record store
+        self._admitted: dict[tuple[str, str], int] = defaultdict(int)
 
     def check(
         self,
@@ -141,7 +141,7 @@ class Admission:
         if ahead and owner:
             ahead = max(1, min(ahead, figures.load.ahead_of(owner, count, window=window)))
         share, share_counted = _SHARES_WITH_TURNS if owner and self._has_turns else (_SHARE, _SHARE_COUNTED)
-        ahead += self._admitted[queue]
+        ahead += self._admitted.get((queue, self._turn_of(owner)), 0)
         over = ahead + count - _limit(deadline_s, share, figures.load, rate_per_s, is_alone=not ahead)
         if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
             raise self._overloaded(queue, ahead, count, over=over, rate_per_s=rate_per_s, deadline_s=deadline_s)
@@ -153,15 +153,22 @@ class Admission:
         return Overloaded(reason, retry_after_s=self.retry_after_s(queue, over=over, count=count))
 
     @contextmanager
-    def admitted(self, counts: Mapping[str, int]) -> Iterator[None]:
-        """Count tasks, by queue, as open from their check to the record store's answer."""
+    def admitted(self, counts: Mapping[str, int], owner: str) -> Iterator[None]:
+        """Count tasks of an owner, by queue, as open from their check to the record store's answer."""
+        turn = self._turn_of(owner)
         for queue, count in counts.items():
-            self._admitted[queue] += count
+            self._admitted[queue, turn] += count
         try:
             yield
         finally:
             for queue, count in counts.items():
-                self._admitted[queue] -= count
+                self._admitted[queue, turn] -= count
+                if not self._admitted[queue, turn]:
+                    del self._admitted[queue, turn]
+
+    def _turn_of(self, owner: str) -> str:
+        """Return the owner if its tasks count by themselves, else an empty text."""
+        return owner if self._has_turns else ""
 
     def load(self, queue: str) -> QueueLoad:
         """The figures of a queue; they are some tenths of a second old at most."""

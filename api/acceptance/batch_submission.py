@@ -85,7 +85,7 @@ class BatchSubmissions:
         except BaseException:
             discard_all(uploads.values())
             raise
-        with self.parts.admission.admitted(Counter(one.queue for one in prepared)):
+        with self.parts.admission.admitted(Counter(one.queue for one in prepared), caller.owner):
             uploads = self._store(prepared, uploads)
             requests = iter(self._requests(prepared, uploads, batch_id, caller.owner))
             batch = BatchRequest(

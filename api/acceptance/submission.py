@@ -86,7 +86,7 @@ class Submissions:
             priority=form.priority,
             owner=caller.owner,
         )
-        with self.parts.admission.admitted({queue: 1}):
+        with self.parts.admission.admitted({queue: 1}, caller.owner):
             return self._store_and_accept(form, checked, caller, room)
 
     def _store_and_accept(self, form: PredictForm, checked: ValidatedRequest, caller: Caller, room: Room | None) -> Submission:

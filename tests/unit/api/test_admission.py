@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,38 @@ class TestOwners:
     def test_without_turns_all_count(self) -> None:
         desk = Desk().has(waiting=1000, running=10, per_s=10)
         assert not desk.takes(6, owner="lab")
+
+
+class TestTasksOnTheirWayIntoTheStore:
+    def test_they_count_until_the_store_has_answered(self, desk: Desk) -> None:
+        desk.has(waiting=6, running=10, per_s=10)
+        with desk.admission.admitted({QUEUE: 3}, ""):
+            assert desk.takes(4)
+            with desk.admission.admitted({QUEUE: 1}, ""):
+                assert not desk.takes(4)
+        assert desk.takes(4, count=4)
+
+    def test_they_count_if_no_task_is_open(self, desk: Desk) -> None:
+        desk.has(waiting=0, running=0, per_s=10)
+        with desk.admission.admitted({QUEUE: 20}, ""):
+            assert not desk.takes(4)
+
+    def test_of_owners_who_take_turns_their_own_count(self) -> None:
+        desk = Desk(has_turns=True).has(waiting=10, running=0, per_s=10, shares={"flood": 10})
+        with desk.admission.admitted({QUEUE: 100}, "flood"):
+            assert not desk.takes(10, owner="flood")
+            assert desk.takes(10, owner="lab")
+
+    def test_without_turns_those_of_all_owners_count(self, desk: Desk) -> None:
+        desk.has(waiting=10, running=0, per_s=10)
+        with desk.admission.admitted({QUEUE: 100}, "flood"):
+            assert not desk.takes(10, owner="lab")
+
+    def test_they_count_no_more_after_an_error(self, desk: Desk) -> None:
+        desk.has(waiting=6, running=10, per_s=10)
+        with contextlib.suppress(ConnectionError), desk.admission.admitted({QUEUE: 20}, ""):
+            raise ConnectionError
+        assert desk.takes(4)
 
 
 class TestBetweenTwoReadings:

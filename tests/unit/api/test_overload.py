@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 from api_rig import FakeWorker, accept_with, assert_problem, post, post_async, raw_form, services_of
 from flask import Flask
 from flask.testing import FlaskClient
+from support.waiting import until
 
 from api.acceptance.admission import Admission
 from api.components import components_of
@@ -51,6 +55,20 @@ class SlowQueue:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+
+class StalledStore(SlowQueue):
+    """Accepts nothing until `go_on` is set."""
+
+    def __init__(self, store: Any, load: QueueLoad, model: ModelRef) -> None:
+        super().__init__(store, load, model)
+        self.go_on = threading.Event()
+        self.asked = 0
+
+    def accept(self, *arguments: Any, **options: Any) -> Any:
+        self.asked += 1
+        assert self.go_on.wait(60)
+        return self._store.accept(*arguments, **options)
 
 
 @pytest.fixture
@@ -138,6 +156,31 @@ class TestARateThatIsTooSlow:
     def test_without_a_rate_nothing_is_refused(self, client: FlaskClient, slow: SlowQueue) -> None:
         slow.load = QueueLoad(200, 0)
         assert post(client, headers={"Prefer": "wait=0"}).status_code == 202
+
+
+def test_requests_that_wait_for_the_store_are_counted(app: Flask) -> None:
+    """They come one by one while the store answers none. It has 10 tasks, and 10 a second end: 15 more can end in half of 5 s."""
+    services = services_of(app)
+    stalled = StalledStore(services.store, a_load(waiting=10, per_s=10), reference(services.models.get("digits")))
+    settings, clock = services.settings, Clock()
+    admission = Admission(
+        stalled, services.outbox_stats, settings.outbox, workers=list, worker_settings=settings.worker, clock=clock
+    )
+    accept_with(app, store=stalled, admission=admission)
+
+    def ask() -> int:
+        return post(app.test_client(), raw_form(deadline_s="5"), headers={"Prefer": "respond-async"}).status_code
+
+    sent: list[Future[int]] = []
+    with ThreadPoolExecutor(20) as callers:
+        try:
+            for _ in range(20):
+                sent.append(callers.submit(ask))
+                until(lambda: stalled.asked + sum(one.done() for one in sent) == len(sent), "it waits or is refused")
+            assert [one.result() for one in sent if one.done()] == [429] * 5
+        finally:
+            stalled.go_on.set()
+    assert Counter(one.result() for one in sent) == {202: 15, 429: 5}
 
 
 def test_a_burst_after_a_quiet_time_is_no_overload(app: Flask, client: FlaskClient, idle_worker: FakeWorker) -> None:
