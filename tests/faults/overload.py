@@ -39,7 +39,7 @@ FACTORS = (2, 3)
 #: Seconds for which the rate without refusals is measured before and after a load.
 _REFERENCE_S = 12.0
 #: Seconds of a load that changes its model twice: a change takes 5 to 50 s.
-_SWAP_S = 120.0
+_SWAP_S = 100.0
 
 #: A model of 8x8 images that takes as long as `layers` convolutions at 64x64 do.
 _MAKE_HEAVY = """
@@ -190,7 +190,7 @@ def _swap(folder: Path, *, quick: bool) -> None:
     with running(settings) as service:
         rate = sustainable(service, body)
         seconds = 0.6 * _SWAP_S if quick else _SWAP_S
-        events = [(4.0, partial(change_weights, service, slower)), (0.2 * seconds, partial(change_weights, service, quicker))]
+        events = [(4.0, partial(change_weights, service, slower)), (0.12 * seconds, partial(change_weights, service, quicker))]
         before = without_refusals(service, body, rate_per_s=rate, seconds=seconds, events=events)
         for deadline_s in DEADLINES_S[:2]:
             found = overload(service, body, rate_per_s=2 * rate, seconds=seconds, deadline_s=deadline_s, events=events)
