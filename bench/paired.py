@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table. The exit code is 1 if the ratio of the requests a second is below `--least`."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    Contender.runs = options.runs
+    Contender.runs = options.runs.resolve()  # a revision runs in its own folder
     try:
         first, second = _contenders(options)
     except ValueError as error:

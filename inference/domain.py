@@ -25,9 +25,6 @@ from inference.webhook import Webhook, WebhookDelivery
 #: Name of the Celery task that every queue message calls.
 PREDICT_TASK = "tasks.predict"
 
-#: Seconds from which the time between arrival and acceptance counts.
-_NOTICEABLE_S = 0.5
-
 
 class TaskStatus(StrEnum):
     QUEUED = "queued"
@@ -165,12 +162,6 @@ def _texts(data: Mapping[str, Any], *names: str) -> list[str]:
     return values
 
 
-def waited_s(arrived_at_s: float) -> float:
-    """Return the seconds since a request arrived at `arrived_at_s`; 0 if the wait is too short to matter for a deadline."""
-    waited = time.monotonic() - arrived_at_s
-    return waited if waited >= _NOTICEABLE_S else 0.0
-
-
 @dataclass
 class TaskSubmission:
     """A task as it is accepted: all data that is known before it runs."""
@@ -180,7 +171,7 @@ class TaskSubmission:
     model: ModelRef
     queue: str
     item: QueueItem
-    #: seconds from the arrival of the request until the task expires
+    #: seconds from acceptance until the task expires
     deadline_s: float
     sinks: tuple[str, ...] = ()
     #: 0 is usual, 9 is the highest
@@ -205,13 +196,6 @@ class TaskSubmission:
     image_bytes: int = 0
     #: trace context; see inference/tracing/context.py
     trace: str = ""
-    #: arrival of the request, on this process' monotonic clock
-    arrived_at_s: float = field(default_factory=time.monotonic)
-
-    @property
-    def left_s(self) -> float:
-        """Seconds until the task expires; negative after that."""
-        return self.deadline_s - waited_s(self.arrived_at_s)
 
 
 @dataclass(frozen=True)
@@ -410,7 +394,7 @@ class TaskRecord:
             item=request.item,
             status=TaskStatus.QUEUED,
             created_at_ms=now_ms,
-            deadline_at_ms=now_ms + round(request.left_s * 1000),
+            deadline_at_ms=now_ms + round(request.deadline_s * 1000),
             store_ms=request.store_ms,
             priority=request.priority,
             batch_id=request.batch_id,

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,8 +102,8 @@ class Admission:
         #: by queue, number of tasks that were refused and that were accepted since the last reading
         self._refused: dict[str, int] = defaultdict(int)
         self._accepted: dict[str, int] = defaultdict(int)
-        #: by queue, and owner if owners take turns, number of tasks on their way into the record store
-        self._admitted: dict[tuple[str, str], int] = defaultdict(int)
+        #: by queue, number of tasks on their way into the record store, by owner
+        self._admitted: dict[str, Counter[str]] = defaultdict(Counter)
 
     def check(
         self,
@@ -141,8 +141,9 @@ class Admission:
         if ahead and owner:
             ahead = max(1, min(ahead, figures.load.ahead_of(owner, count, window=window)))
         share, share_counted = _SHARES_WITH_TURNS if owner and self._has_turns else (_SHARE, _SHARE_COUNTED)
-        ahead += self._admitted.get((queue, self._turn_of(owner)), 0)
-        over = ahead + count - _limit(deadline_s, share, figures.load, rate_per_s, is_alone=not ahead)
+        limit = _limit(deadline_s, share, figures.load, rate_per_s, is_alone=not ahead)
+        ahead += self._count_admitted(queue, owner, count)
+        over = ahead + count - limit
         if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
             raise self._overloaded(queue, ahead, count, over=over, rate_per_s=rate_per_s, deadline_s=deadline_s)
         return Room(max(0, _permitted(deadline_s * share_counted, figures.load, rate_per_s)), window)
@@ -155,20 +156,13 @@ class Admission:
     @contextmanager
     def admitted(self, counts: Mapping[str, int], owner: str) -> Iterator[None]:
         """Count tasks of an owner, by queue, as open from their check to the record store's answer."""
-        turn = self._turn_of(owner)
         for queue, count in counts.items():
-            self._admitted[queue, turn] += count
+            self._admitted[queue][owner] += count
         try:
             yield
         finally:
             for queue, count in counts.items():
-                self._admitted[queue, turn] -= count
-                if not self._admitted[queue, turn]:
-                    del self._admitted[queue, turn]
-
-    def _turn_of(self, owner: str) -> str:
-        """Return the owner if its tasks count by themselves, else an empty text."""
-        return owner if self._has_turns else ""
+                self._admitted[queue] -= Counter({owner: count})  # without owners that have none
 
     def load(self, queue: str) -> QueueLoad:
         """The figures of a queue; they are some tenths of a second old at most."""
@@ -185,6 +179,17 @@ class Admission:
             return 0
         ended = 0 if load.stalled_s else math.floor(rate_per_s * (self._clock() - figures.read_at_s))
         return max(1, load.ahead + self._accepted[queue] - ended)
+
+    def _count_admitted(self, queue: str, owner: str, count: int) -> int:
+        """Count the tasks on their way into the record store that come before `count` more of an owner.
+
+        Where owners take turns, each other owner has as many turns as this one until the last of its tasks has its own.
+        """
+        admitted = self._admitted[queue]
+        if not (owner and self._has_turns):
+            return admitted.total()
+        own = admitted[owner]
+        return own + sum(min(number, own + count) for other, number in admitted.items() if other != owner)
 
     def retry_after_s(self, queue: str, *, over: int = 0, count: int = 1) -> float:
         """Seconds after which tasks that are refused now will have room; each refusal makes it later for the next one.

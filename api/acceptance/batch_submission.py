@@ -201,7 +201,6 @@ class BatchSubmissions:
                 owner=owner,
                 image_bytes=one.image_bytes,
                 trace=trace,
-                arrived_at_s=one.checked.arrived_at_s,
             )
 
         return [request(one) for one in prepared]
@@ -252,8 +251,7 @@ class BatchSubmissions:
         for queue, count in Counter(one.queue for one in prepared).items():
             self.parts.admission.note_accepted(queue, count)
         bind_log_fields(batch_id=batch.batch_id)
-        longest_s = max((task.left_s for task in batch.tasks), default=0.0)
-        return BatchSubmission(batch.batch_id, waiter, max(0.0, longest_s), batch, uploads)
+        return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
 
     def _known_batch(self, form: BatchForm, owner: str) -> str | None:
         known = self.parts.store.find_idempotent(form.idempotency_key, owner=owner) if form.idempotency_key else None

@@ -25,6 +25,9 @@ from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
 
+#: Item of an image, its upload, which may not have ended yet, and its size in bytes.
+_StoredImage = tuple[QueueItem, Upload, int]
+
 
 @dataclass
 class Submission:
@@ -86,11 +89,14 @@ class Submissions:
             priority=form.priority,
             owner=caller.owner,
         )
+        named = self._take_named(form, checked, caller)
         with self.parts.admission.admitted({queue: 1}, caller.owner):
-            return self._store_and_accept(form, checked, caller, room)
+            return self._store_and_accept(form, checked, caller, room, named)
 
-    def _store_and_accept(self, form: PredictForm, checked: ValidatedRequest, caller: Caller, room: Room | None) -> Submission:
-        item, upload, image_bytes = self._begin(form, checked, caller)
+    def _store_and_accept(
+        self, form: PredictForm, checked: ValidatedRequest, caller: Caller, room: Room | None, named: _StoredImage | None
+    ) -> Submission:
+        item, upload, image_bytes = named or self._begin(form, checked)
         request = TaskSubmission(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
@@ -110,16 +116,19 @@ class Submissions:
             owner=caller.owner,
             image_bytes=image_bytes,
             trace=task_context(),
-            arrived_at_s=checked.arrived_at_s,
         )
         return self._accept_and_expect(request, upload, room, caller)
 
-    def _begin(self, form: PredictForm, checked: ValidatedRequest, caller: Caller) -> tuple[QueueItem, Upload, int]:
-        """Inspect the image, and begin to store it unless the request only names it; returns its size. Raises InferenceError."""
+    def _begin(self, form: PredictForm, checked: ValidatedRequest) -> _StoredImage:
+        """Inspect the image, and begin to store it. Raises InferenceError."""
+        header = self._validator.inspect(form, checked.spec)
+        item = QueueItem(*self.parts.ids.new(), header, form.answer)
+        return item, self.parts.uploads.begin(item, form), len(form.image)
+
+    def _take_named(self, form: PredictForm, checked: ValidatedRequest, caller: Caller) -> _StoredImage | None:
+        """Fetch and inspect the image that the request names; None if the request contains its image. Raises InferenceError."""
         if form.url is None:
-            header = self._validator.inspect(form, checked.spec)
-            item = QueueItem(*self.parts.ids.new(), header, form.answer)
-            return item, self.parts.uploads.begin(item, form), len(form.image)
+            return None
         task_id, key = self.parts.ids.new()
         inspect = partial(self._validator.inspect, spec=checked.spec)
         image = self.parts.named_images.take_within(checked.deadline_s, form, key, inspect, caller)
@@ -164,7 +173,7 @@ class Submissions:
             return 0.0
 
     def _accept_and_expect(self, request: TaskSubmission, upload: Upload, room: Room | None, caller: Caller) -> Submission:
-        task_id = request.task_id
+        task_id, deadline_s = request.task_id, request.deadline_s
         waiter = self.parts.replies.expect(task_id)  # before any reply can arrive
         try:
             accepted_id = self._accept(request, upload, room, caller)
@@ -173,14 +182,14 @@ class Submissions:
             raise
         if accepted_id != task_id:  # two requests came concurrently with the same key
             self.parts.replies.forget(waiter)
-            return self._replayed(accepted_id, request.left_s)
+            return self._replayed(accepted_id, deadline_s)
         bind_log_fields(task_id=task_id, model=request.model.name)
         return Submission(
             task_id,
             request.request_id,
             request.model,
             waiter,
-            max(0.0, request.left_s),
+            deadline_s,
             upload,
             has_key=bool(request.idempotency_key),
             record=partial(TaskRecord.of_request, request),

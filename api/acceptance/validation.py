@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from api.acceptance.webhooks import WebhookPolicy
@@ -30,13 +29,11 @@ class ValidatedRequest:
     spec: ModelSpec
     #: the version of the model that runs now
     model: ModelRef
-    #: seconds from the arrival of the request to the task's deadline
+    #: seconds from acceptance to the task's deadline
     deadline_s: float
     #: the sinks of the result
     sinks: tuple[str, ...]
     webhook: Webhook | None
-    #: arrival of the request, on the monotonic clock
-    arrived_at_s: float = field(default_factory=time.monotonic)
 
 
 class RequestValidator:

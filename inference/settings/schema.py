@@ -211,7 +211,7 @@ class BatchSettings(Section):
 
 
 class DeadlineSettings(Section):
-    """Time from the arrival of a request to the end of its task, seconds. A request may set its own deadline, up to `max_s`."""
+    """Time from the acceptance to the end of a task, seconds. A request may set its own deadline, up to `max_s`."""
 
     sync_s: Seconds = 30
     async_s: Seconds = 3600

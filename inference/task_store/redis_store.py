@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,7 +20,6 @@ from inference.domain import (
     TaskStatus,
     TaskSubmission,
     encode_outcome,
-    waited_s,
 )
 from inference.errors import (
     BatchNotFound,
@@ -169,7 +167,6 @@ class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
         image_bytes = sum(request.image_bytes for request in requests)
         state, found, inline_bytes, *numbers = self._acceptances(
             [
-                min((request.arrived_at_s for request in requests), default=time.monotonic()),
                 *(subject, owner, limits_field(limits) if owner else b"", image_bytes),
                 *(max_queue_depth, in_ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
@@ -192,7 +189,7 @@ class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
 
     def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[list[Any]]:
         """Accept concurrent submissions, each by itself, in one round trip and one sync of the server's log."""
-        parts = (part for arrived_at_s, *rest in submissions for part in (1 + len(rest), in_ms(waited_s(arrived_at_s)), *rest))
+        parts = (part for submission in submissions for part in (len(submission), *submission))
         answers: Sequence[list[Any]] = self._scripts.run("accept", self._policy.index_max, len(submissions), *parts)
         return answers
 

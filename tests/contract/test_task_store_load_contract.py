@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from store_worlds import ALL, LONGER_THAN_A_LEASE_S, StoreWorld, accept, commit_one, finished, leased, running
 from support.samples import QUEUE, a_batch, a_failure, a_request, a_success
@@ -243,22 +241,3 @@ def _open(store: TaskStore) -> tuple[int, int]:
 def _rate_per_s(store: TaskStore) -> float:
     load = store.get_queue_load(QUEUE)
     return load.ended / load.busy_s
-
-
-class TestARequestThatWaitedBeforeItsAcceptance:
-    def test_its_deadline_counts_from_its_arrival(self, store: TaskStore) -> None:
-        record = store.get(accept(store, deadline_s=5, arrived_at_s=time.monotonic() - 2))
-        assert record.deadline_at_ms - record.created_at_ms == pytest.approx(3000, abs=500)
-
-    def test_a_wait_that_nobody_notices_does_not_count(self, store: TaskStore) -> None:
-        record = store.get(accept(store, deadline_s=5, arrived_at_s=time.monotonic() - 0.001))
-        assert record.deadline_at_ms - record.created_at_ms == 5000
-
-    def test_it_is_refused_once_its_deadline_has_passed(self, store: TaskStore) -> None:
-        late = a_request(deadline_s=1, arrived_at_s=time.monotonic() - 2)
-        with pytest.raises(Overloaded, match="could not end before its deadline"):
-            store.accept(late, enqueue=None, max_queue_depth=0)
-        batch = a_batch(a_request(), late)
-        with pytest.raises(Overloaded, match="could not end before its deadline"):
-            store.accept_batch(batch, enqueue=[], max_queue_depth=0)
-        assert store.get_many([task.task_id for task in batch.tasks]) == [None, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from support.api_process import ApiProcess
 from support.contract import operations
 from support.keys import key_document, new_key
+from support.receiver import QuietServer
 from support.service import Service
 
 pytestmark = pytest.mark.process
@@ -94,7 +95,7 @@ class _Proxy(BaseHTTPRequestHandler):
 def proxy_url(make_api: Callable[..., ApiProcess]) -> Iterator[str]:
     api = make_api(trusted_proxies=["127.0.0.1"])
     handler = type("_ProxyOfApi", (_Proxy,), {"api": f"http://127.0.0.1:{api.port}"})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with QuietServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -36,7 +36,7 @@ _SETTLE_S = 1.0
 #: A deadline so long that nothing is refused, seconds, and the rate that is offered then ÷ the rate that can be done.
 _NO_REFUSAL_S, _MORE = 240, 1.15
 
-#: Event during a load: seconds after its begin or the end of the previous event, and the call.
+#: Event during a load: seconds after its start or the end of the previous event, and the call.
 Event = tuple[float, Callable[[], object]]
 
 
@@ -168,8 +168,8 @@ def overload(
         document = json.loads(done.stdout)
         bounds_s = [at_s - document["began_monotonic_s"] for at_s in happening.result()]
     time.sleep(_SETTLE_S)
-    if any(at_s >= seconds for at_s in bounds_s):
-        raise RuntimeError(f"the events of a load of {seconds:g} s took longer: {bounds_s}")
+    if any(not _FROM_S <= at_s < seconds for at_s in bounds_s):
+        raise RuntimeError(f"an event began or ended outside of the load, {_FROM_S:g} to {seconds:g} s: {bounds_s}")
     bounds_s = [_FROM_S, *bounds_s, seconds]
     return figures_of(document, rate_per_s=rate_per_s, bounds_s=bounds_s, deadline_s=deadline_s)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import requests
 from playwright.sync_api import Browser, expect, sync_playwright
 from support.installed import installed
+from support.receiver import QuietServer
 
 #: Time for what a page is expected to show, in place of Playwright's five seconds, which a busy machine may need.
 PATIENCE_MS = 30_000
@@ -106,7 +107,7 @@ def page_server() -> Iterator[int]:
 
 @contextmanager
 def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with QuietServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

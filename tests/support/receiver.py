@@ -27,12 +27,14 @@ class Reply:
     body: bytes = b""
 
 
-class _Server(ThreadingHTTPServer):
+class QuietServer(ThreadingHTTPServer):
+    """A server that prints nothing if a client closes early: the text would be in the output of another test."""
+
     daemon_threads = True
     request_queue_size = 256
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Stay silent: clients of these tests close early, and refuse certificates."""
+        """Stay silent."""
 
 
 class Receiver:
@@ -66,7 +68,7 @@ class Receiver:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 name of http.server
                 pass
 
-        self._server = _Server(("127.0.0.1", port), Handler)
+        self._server = QuietServer(("127.0.0.1", port), Handler)
         self.scheme = "http" if certificate is None else "https"
         if certificate is not None:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -26,8 +26,7 @@
 -- owners get their turns there.
 --
 -- Arguments: how many tasks each stream `tasks` keeps; the number of submissions; for each, how many arguments follow, and these:
---   ms since the request arrived, subject, owner or '', limits or '', bytes of the images, max_depth, result_ttl_ms, idempotency_key,
---   fingerprint, idempotency_ttl_ms, entries;
+--   subject, owner or '', limits or '', bytes of the images, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
 --   how many messages, and for each list_key, payload, wake_up_key, turns_key or '', cost;
 --   how many queues have a room, and for each queue, room, window, 1 if owners take turns, else 0;
 --   for each task id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments the fields of its record take,
@@ -54,30 +53,27 @@ local function read_rooms(first)
   return rooms, first + 1 + 4 * ARGV[first]
 end
 
--- Deadlines count from the arrival of the request: what is left of them.
-local function read_tasks(first, last, waited)
+local function read_tasks(first, last)
   local tasks, at = {}, first
   while at <= last do
     local id, request_id, item, bytes, queue, deadline, priority, width = unpack(ARGV, at, at + 7)
-    tasks[#tasks + 1] = {id = id, request_id = request_id, item = item, image = bytes, queue = queue,
-      deadline = deadline - waited, priority = tonumber(priority), fields = {unpack(ARGV, at + 8, at + 7 + width)}}
+    tasks[#tasks + 1] = {id = id, request_id = request_id, item = item, image = bytes, queue = queue, deadline = tonumber(deadline),
+      priority = tonumber(priority), fields = {unpack(ARGV, at + 8, at + 7 + width)}}
     at = at + 8 + width
   end
   return tasks
 end
 
--- Returns the queues of the tasks in their order, and by queue the number of new tasks, their lowest priority, and the shortest time
--- that is left to one of them.
+-- Returns the queues of the tasks in their order, and by queue the number of new tasks and their lowest priority.
 local function count_coming(tasks)
   local queues, coming = {}, {}
   for _, task in ipairs(tasks) do
     local found = coming[task.queue]
     if not found then
-      found = {count = 0, priority = task.priority, deadline = task.deadline}
+      found = {count = 0, priority = task.priority}
       queues[#queues + 1], coming[task.queue] = task.queue, found
     end
     found.count, found.priority = found.count + 1, math.min(found.priority, task.priority)
-    found.deadline = math.min(found.deadline, task.deadline)
   end
   return queues, coming
 end
@@ -114,10 +110,9 @@ local function read_shares(queue, owner)
   return own, redis.call('HLEN', shares) - (own > 0 and 1 or 0)
 end
 
--- Returns the reason why a queue refuses the `coming` tasks; nil if it takes them. A queue without open tasks always takes them, unless
--- their deadline has passed. Of `max_depth` each owner with waiting tasks has an equal part, which others cannot fill.
+-- Returns the reason why a queue refuses the `coming` tasks; nil if it takes them. A queue without open tasks always takes them. Of
+-- `max_depth` each owner with waiting tasks has an equal part, which others cannot fill.
 local function refusal(queue, owner, coming, room, max_depth)
-  if coming.deadline < 0 then return 'late' end
   local waiting = redis.call('ZCARD', key('waiting', queue))
   if max_depth > 0 and waiting + coming.count > max_depth then
     local own, others = waiting, 0
@@ -230,9 +225,9 @@ local function is_taken(subject, owner)
 end
 
 local function accept(first, last)
-  local waited, subject, owner, limits, bytes, max_depth, ttl = unpack(ARGV, first, first + 6)
-  local idempotency_key, fingerprint, idempotency_ttl, entries, messages = unpack(ARGV, first + 7, first + 11)
-  local first_message = first + 12
+  local subject, owner, limits, bytes, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 8)
+  local entries, messages = unpack(ARGV, first + 9, first + 10)
+  local first_message = first + 11
   local first_room = first_message + 5 * messages
   local use = owner ~= '' and read_owner(owner) or nil
   limits = limits ~= '' and cjson.decode(limits) or nil
@@ -250,7 +245,7 @@ local function accept(first, last)
     end
   end
   local rooms, first_task = read_rooms(first_room)
-  local tasks = read_tasks(first_task, last, waited)
+  local tasks = read_tasks(first_task, last)
   if is_erased(tasks[1]) then return answer('replayed', subject, limited) end -- and no lease finds it
   local reached = limits and reached_limit(limits, use, #tasks, bytes)
   if reached then return answer('limited', reached, limited) end

@@ -130,15 +130,17 @@ class TestTasksOnTheirWayIntoTheStore:
         assert desk.takes(4, count=4)
 
     def test_they_count_if_no_task_is_open(self, desk: Desk) -> None:
+        """A batch that is the first may take 0.9 of its deadline."""
         desk.has(waiting=0, running=0, per_s=10)
         with desk.admission.admitted({QUEUE: 20}, ""):
-            assert not desk.takes(4)
+            assert [desk.takes(4, count=count) for count in (16, 17)] == [True, False]
 
-    def test_of_owners_who_take_turns_their_own_count(self) -> None:
+    def test_owners_who_take_turns_come_before_each_other_as_often(self) -> None:
         desk = Desk(has_turns=True).has(waiting=10, running=0, per_s=10, shares={"flood": 10})
         with desk.admission.admitted({QUEUE: 100}, "flood"):
             assert not desk.takes(10, owner="flood")
-            assert desk.takes(10, owner="lab")
+            assert [desk.takes(10, owner="lab", count=count) for count in (15, 16)] == [True, False]
+        assert desk.takes(10, owner="lab", count=16)
 
     def test_without_turns_those_of_all_owners_count(self, desk: Desk) -> None:
         desk.has(waiting=10, running=0, per_s=10)

@@ -24,7 +24,7 @@ from inference.settings import shown_value
 MIB = 2**20
 #: One input is as many times as long as the other: where the time grows with the square, it is 64 times as long.
 FACTOR = 8
-MAX_FACTOR = 24
+MAX_FACTOR = 40
 FORM = "multipart/form-data; boundary=b"
 PART = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
 FIELD = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n'

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import click
@@ -18,6 +18,7 @@ from rohe_inference.cli.app import program
 from rohe_inference.cli.exits import ExitCode
 from rohe_inference.cli.help import ExampleCommand
 from rohe_inference.cli.reference import option_tables
+from support.receiver import QuietServer
 
 COMMANDS = sorted(program.commands)
 
@@ -55,7 +56,7 @@ class Answers(BaseHTTPRequestHandler):
 def answers() -> Iterator[tuple[type[Answers], str]]:
     """A server whose answers a test sets, and its address."""
     handler = type("Handler", (Answers,), {})
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
+    with QuietServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield handler, f"http://127.0.0.1:{server.server_port}"
