@@ -137,13 +137,12 @@ class Admission:
         if not rate_per_s:
             return None
         window = self._max_held_tasks * self._count_workers(model)
-        ahead = self._count_open(queue, figures, rate_per_s)
-        if ahead and owner:
-            ahead = max(1, min(ahead, figures.load.ahead_of(owner, count, window=window)))
+        open_ahead = self._count_open(queue, figures, rate_per_s)
+        if open_ahead and owner:
+            open_ahead = max(1, min(open_ahead, figures.load.ahead_of(owner, count, window=window)))
         share, share_counted = _SHARES_WITH_TURNS if owner and self._has_turns else (_SHARE, _SHARE_COUNTED)
-        limit = _limit(deadline_s, share, figures.load, rate_per_s, is_alone=not ahead)
-        ahead += self._count_admitted(queue, owner, count)
-        over = ahead + count - limit
+        ahead = open_ahead + self._count_admitted(queue, owner, count)
+        over = ahead + count - _limit(deadline_s, share, figures.load, rate_per_s, is_alone=not open_ahead)
         if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
             raise self._overloaded(queue, ahead, count, over=over, rate_per_s=rate_per_s, deadline_s=deadline_s)
         return Room(max(0, _permitted(deadline_s * share_counted, figures.load, rate_per_s)), window)

@@ -101,28 +101,24 @@ class BatchSubmissions:
         return submission
 
     def _store(self, prepared: Sequence[PreparedItem], stored: Mapping[str, Upload]) -> dict[str, Upload]:
-        """Begin to store the images that are not stored; returns the uploads of all by task id. Raises ServiceUnavailable."""
-        sent = [(one.item, one.form) for one in prepared if one.stored is None]
-        try:
-            begun = self.parts.uploads.begin_all(sent)
-        except BaseException:
-            discard_all(stored.values())
-            raise
-        uploads = {**stored, **{item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}}
-        self._store_first(uploads.values(), _longest_s(prepared))
-        return uploads
+        """Store the images that are not stored, and wait for those that are not stored in the background.
 
-    def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
-        """Wait for the images that are not stored in the background.
+        Returns the uploads of all images by task id.
 
         Raises:
             ServiceUnavailable: the object store fails, or takes too long; no image remains stored.
         """
+        uploads = dict(stored)
+        sent = [(one.item, one.form) for one in prepared if one.stored is None]
         try:
-            wait_for_all((upload for upload in uploads if not upload.in_background), min(deadline_s, MAX_STORE_S))
+            begun = self.parts.uploads.begin_all(sent)
+            uploads |= {item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}
+            foreground = (upload for upload in uploads.values() if not upload.in_background)
+            wait_for_all(foreground, min(_longest_s(prepared), MAX_STORE_S))
         except BaseException:
-            discard_all(uploads)
+            discard_all(uploads.values())
             raise
+        return uploads
 
     def confirm(self, submission: BatchSubmission) -> None:
         """Wait for images that are stored in the background: `Submissions.confirm` for a batch.

@@ -91,12 +91,12 @@ class Submissions:
         )
         named = self._take_named(form, checked, caller)
         with self.parts.admission.admitted({queue: 1}, caller.owner):
-            return self._store_and_accept(form, checked, caller, room, named)
+            return self._store_and_accept(form, checked, caller, room, named or self._begin(form, checked))
 
     def _store_and_accept(
-        self, form: PredictForm, checked: ValidatedRequest, caller: Caller, room: Room | None, named: _StoredImage | None
+        self, form: PredictForm, checked: ValidatedRequest, caller: Caller, room: Room | None, image: _StoredImage
     ) -> Submission:
-        item, upload, image_bytes = named or self._begin(form, checked)
+        item, upload, image_bytes = image
         request = TaskSubmission(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),

@@ -45,8 +45,12 @@ class Phase:
     """Part of a load between the begins and ends of its events."""
 
     seconds: float
-    #: accepted, answered within the deadline, and answered in this phase, per second
-    goodput_per_s: float
+    #: accepted, answered within the deadline, and answered in this phase
+    met: int
+
+    @property
+    def goodput_per_s(self) -> float:
+        return self.met / self.seconds
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def possible_per_s(found: Figures, references: Sequence[Figures]) -> float:
     done = 0.0
     for number, phase in enumerate(found.phases):
         same = [reference.phases[number] for reference in references]
-        done += phase.seconds * sum(one.seconds * one.goodput_per_s for one in same) / sum(one.seconds for one in same)
+        done += phase.seconds * sum(one.met for one in same) / sum(one.seconds for one in same)
     return done / sum(phase.seconds for phase in found.phases)
 
 
@@ -187,8 +191,7 @@ def _happen(events: Sequence[Event]) -> list[float]:
 
 def _phases(answered_s: Sequence[float], bounds_s: Sequence[float]) -> tuple[Phase, ...]:
     counts, _ = np.histogram(answered_s, bounds_s)
-    lengths = np.diff(bounds_s)
-    return tuple(Phase(float(length), float(count / max(1e-9, length))) for count, length in zip(counts, lengths, strict=True))
+    return tuple(Phase(float(seconds), int(met)) for seconds, met in zip(np.diff(bounds_s), counts, strict=True))
 
 
 def figures_of(document: dict[str, Any], *, rate_per_s: float, bounds_s: Sequence[float], deadline_s: float) -> Figures:
